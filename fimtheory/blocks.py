@@ -1,0 +1,140 @@
+"""The steps of one lemma: bound the gain and the Jacobian's growth of a block, node by node."""
+
+from __future__ import annotations
+
+import sympy
+
+from fimtheory import inference
+from fimtheory.claims import Claim, Quantity
+from fimtheory.derivation import Step
+from fimtheory.graph import LayerGraph
+from fimtheory.layers import Add, Concat
+from fimtheory.registry import Site, find_rule, require_rule
+from fimtheory.symmetry import flips
+
+__all__ = ["BlockSteps"]
+
+_LONGEST_RUN = 4
+
+
+class BlockSteps:
+    """Derives the steps of one block.
+
+    ``body`` is the block as a graph of its own; every node is bounded as a function of the body's input, so nothing
+    but single entry is needed of its structure.  With ``fold``, runs of affine layers that have a rule of their own
+    are taken as one map.
+    """
+
+    def __init__(
+        self,
+        body: LayerGraph,
+        letter: str,
+        index: sympy.Symbol | None,
+        token_variance: sympy.Expr | None,
+        *,
+        fold: bool,
+    ) -> None:
+        self._body = body
+        self._letter = letter
+        self._index = index
+        self._token_variance = token_variance
+        self._fold = fold
+        self._flips = flips(body)
+        self._found: dict[tuple[Quantity, str], int] = {}
+        self.steps: list[Step] = []
+
+    def conclude(self, quantity: Quantity) -> int:
+        """Bound ``quantity`` of the whole block and return the position of the concluding step."""
+        inside = {m for node in self._body.order[1:] for m in self._run_ending_at(node, quantity)[:-1]}
+        for node in self._body.order[1:]:
+            if node not in inside:
+                self._found[quantity, node] = self._bound(quantity, node)
+        return self._found[quantity, self._body.output]
+
+    def _run_ending_at(self, node: str, quantity: Quantity) -> tuple[str, ...]:
+        """Return the longest run of layers that ends at ``node`` and has a rule of its own."""
+        run = longest = (node,)
+        while self._fold and quantity is Quantity.GAIN and len(run) < _LONGEST_RUN:
+            sources = self._body.inputs(run[0])
+            if len(sources) != 1 or sources[0] == self._body.input or self._body.digraph.out_degree(sources[0]) != 1:
+                break
+            run = (sources[0], *run)
+            if find_rule(tuple(type(self._body.layer(m)) for m in run), quantity) is not None:
+                longest = run
+        return longest
+
+    def _bound(self, quantity: Quantity, node: str) -> int:
+        if isinstance(self._body.layer(node), Add | Concat):
+            return self._join(quantity, node)
+        run = self._run_ending_at(node, quantity)
+        source = self._body.inputs(run[0])[0]
+        own = self._layer_step(quantity, run)
+        if source == self._body.input:
+            return own
+        return self._compose(quantity, node, "series", (self._found[quantity, source], own))
+
+    def _layer_step(self, quantity: Quantity, run: tuple[str, ...]) -> int:
+        """Append the step that applies a layer rule to a run of nodes."""
+        layers = tuple(self._body.layer(m) for m in run)
+        found = find_rule(tuple(type(each) for each in layers), quantity) or require_rule(layers[0], quantity, run[0])
+        (source,) = self._body.inputs(run[0])
+        premises = tuple(self._premise(need, source) for need in found.needs)
+        site = Site(
+            layers=layers,
+            nodes=run,
+            inputs=self._body.input_shapes(run[0]),
+            output=self._body.shapes[run[-1]],
+            letter=self._letter,
+            index=self._index,
+            symmetric=bool(self._flips[source]),
+            premises=tuple(self.steps[p].name for p in premises),
+            token_variance=self._token_variance,
+        )
+        start = run[-1] if quantity is Quantity.TOKEN_NORM else source
+        return self._append(quantity, start, run[-1], found.name, premises, found.function(site), whole=False)
+
+    def _premise(self, need: Quantity, node: str) -> int:
+        """Return the position of a step that bounds ``need`` at ``node``, by rule or else by assumption."""
+        if (need, node) not in self._found:
+            kind = type(self._body.layer(node))
+            if node != self._body.input and find_rule((kind,), need) is not None:
+                self._found[need, node] = self._layer_step(need, (node,))
+            else:
+                claim = inference.assumed_token_norm(self._letter, self._index, node)
+                self._found[need, node] = self._append(need, node, node, "assumption", (), claim, whole=False)
+        return self._found[need, node]
+
+    def _join(self, quantity: Quantity, node: str) -> int:
+        premises = tuple(
+            self._identity(quantity) if source == self._body.input else self._found[quantity, source]
+            for source in self._body.inputs(node)
+        )
+        rule = inference.join_rule(self._body, self._flips, quantity, node)
+        return self._compose(quantity, node, rule, premises)
+
+    def _identity(self, quantity: Quantity) -> int:
+        start = self._body.input
+        if (quantity, start) not in self._found:
+            claim = inference.composed(quantity, sympy.Integer(1))
+            self._found[quantity, start] = self._append(quantity, start, start, "identity", (), claim, whole=True)
+        return self._found[quantity, start]
+
+    def _compose(self, quantity: Quantity, node: str, rule: str, premises: tuple[int, ...]) -> int:
+        combine = inference.COMPOSITIONS[quantity, rule]
+        claim = inference.composed(quantity, combine([self.steps[p].name for p in premises]))
+        return self._append(quantity, self._body.input, node, rule, premises, claim, whole=True)
+
+    def _append(
+        self,
+        quantity: Quantity,
+        source: str,
+        target: str,
+        rule: str,
+        premises: tuple[int, ...],
+        claim: Claim,
+        *,
+        whole: bool,
+    ) -> int:
+        name = inference.step_name(quantity, whole=whole, letter=self._letter, node=target, index=self._index)
+        self.steps.append(Step(name, quantity, source, target, rule, premises, claim))
+        return len(self.steps) - 1

@@ -1,0 +1,80 @@
+"""Every exception fimtheory raises on purpose.
+
+Each message says what was given, what was expected and what to do; the command line prints it as one line
+and exits with status 2.  A failed internal invariant is an ``AssertionError``, never one of these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AdjointTestError",
+    "AssumptionError",
+    "CheckError",
+    "DataError",
+    "FimTheoryError",
+    "FormatError",
+    "GraphError",
+    "MissingRuleError",
+    "NonFiniteError",
+    "RuleError",
+    "ShapeError",
+    "SymbolicSizeError",
+    "TargetError",
+    "WeightsError",
+]
+
+
+class FimTheoryError(Exception):
+    """Base class: the user's input cannot be handled, and the message says why and what to do."""
+
+
+class GraphError(FimTheoryError):
+    """A layer graph is cyclic, disconnected, ambiguous or otherwise not a classifier."""
+
+
+class ShapeError(GraphError):
+    """A layer received an input shape it cannot take."""
+
+
+class FormatError(FimTheoryError):
+    """A file or a JSON value is truncated, too large or not in the expected format."""
+
+
+class MissingRuleError(FimTheoryError):
+    """No rule is registered for an exact layer type and a quantity."""
+
+
+class RuleError(FimTheoryError):
+    """A rule was registered twice, or returned something that is not a claim about its layer."""
+
+
+class SymbolicSizeError(FimTheoryError):
+    """A number was asked of a graph whose sizes are still symbols."""
+
+
+class AssumptionError(FimTheoryError):
+    """A theorem holds under an assumption for which no value was given."""
+
+
+class CheckError(FimTheoryError):
+    """The kernel refused a step of a derivation."""
+
+
+class WeightsError(FimTheoryError):
+    """Weights are missing, left over or of the wrong shape."""
+
+
+class NonFiniteError(FimTheoryError):
+    """A weight, an input or an output is NaN or infinite."""
+
+
+class AdjointTestError(FimTheoryError):
+    """Forward- and reverse-mode derivatives of a model disagree, so no estimate can be trusted."""
+
+
+class DataError(FimTheoryError):
+    """Input data cannot be read or do not fit the model."""
+
+
+class TargetError(FimTheoryError):
+    """A TARGET names nothing that can be loaded."""

@@ -1,0 +1,261 @@
+"""The kernel: replays a derivation step by step and refuses the first that does not follow.
+
+It shares with the deriver only what defines correctness: the layer rules, the inference rules, the analysis of signs
+and the closed form of a set of lemmas.  It never searches: it takes the steps as written and recomputes each from
+its premises.  A derivation it accepts proves its theorem if those parts are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import sympy
+
+from fimtheory import inference
+from fimtheory.claims import Claim, Measured, Quantity, Relation
+from fimtheory.closed_form import theorem_of
+from fimtheory.derivation import Derivation, Lemma, Step, body_of
+from fimtheory.errors import CheckError, FimTheoryError
+from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.layers import Linear
+from fimtheory.monotone import Direction, direction
+from fimtheory.registry import Rule, Site, find_measure, rule_named
+from fimtheory.symmetry import flips
+
+__all__ = ["check"]
+
+
+def check(derivation: Derivation) -> None:
+    """Replay ``derivation``: every step, every instance of every lemma, the order of the blocks and the theorem.
+
+    Raises
+    ------
+    CheckError
+        The first step that does not follow; the message names lemma, step and cause.
+    """
+    graph = derivation.graph
+    for what, value in (("temperature", derivation.temperature), ("token variance", derivation.token_variance)):
+        if value is not None and not value.is_positive:
+            raise CheckError(f"the {what} must be positive, got {value}")
+    letters = [lemma.letter for lemma in derivation.lemmas]
+    if len(set(letters)) != len(letters) or not all(letter.isalnum() for letter in letters):
+        raise CheckError(f"lemmas must have different letters, got {letters}")
+    for lemma in derivation.lemmas:
+        try:
+            _check_lemma(derivation, lemma)
+        except CheckError:
+            raise
+        except FimTheoryError as error:
+            raise CheckError(f"lemma {lemma.letter}: {error}") from None
+    _check_theorem(derivation)
+
+
+def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:
+    where = f"lemma {lemma.letter}"
+    if not lemma.instances or not lemma.steps:
+        raise CheckError(f"{where}: has no instance or no step")
+    body, index, _ = body_of(derivation.graph, lemma)
+    if isinstance(derivation.graph.layer(lemma.instances[0].members[0]), Repeat):
+        (only,) = lemma.instances if len(lemma.instances) == 1 else (None,)
+        if only is None or only.entry != derivation.graph.inputs(only.members[0])[0]:
+            raise CheckError(f"{where}: a repeated block is a lemma of its own")
+    else:
+        for instance in lemma.instances:
+            _check_exit(derivation.graph, instance.members, where)
+    proof = _Proof(body, lemma, index, derivation.token_variance)
+    for position in range(len(lemma.steps)):
+        proof.check(position)
+    _check_conclusion(lemma, lemma.gain, Quantity.GAIN, body)
+    _check_conclusion(lemma, lemma.variance, Quantity.JACOBIAN_VARIANCE, body)
+    _check_symbols(lemma)
+    replayed = {body.nodes}
+    for number, instance in enumerate(lemma.instances[1:], start=2):
+        names = body.order[1:]
+        if len(names) != len(instance.members):
+            raise CheckError(f"{where}: instance {number} has {len(instance.members)} nodes, expected {len(names)}")
+        other = derivation.graph.fragment(instance.entry, instance.members, names)
+        if other.order != body.order or any(other.inputs(n) != body.inputs(n) for n in names):
+            raise CheckError(f"{where}: instance {number} is not wired like the first")
+        if other.nodes in replayed:
+            continue
+        replayed.add(other.nodes)
+        again = _Proof(other, lemma, index, derivation.token_variance)
+        for position in range(len(lemma.steps)):
+            again.check(position, f"instance {number}")
+
+
+def _check_exit(graph: LayerGraph, members: Sequence[str], where: str) -> None:
+    if len(set(members)) != len(members):
+        raise CheckError(f"{where}: an instance names a node twice")
+    if any(isinstance(graph.layer(m), Repeat) for m in members):
+        raise CheckError(f"{where}: a repeated block is a lemma of its own")
+
+
+def _check_conclusion(lemma: Lemma, position: int, quantity: Quantity, body: LayerGraph) -> None:
+    where = f"lemma {lemma.letter}: conclusion about the {quantity}"
+    if not 0 <= position < len(lemma.steps):
+        raise CheckError(f"{where} is step {position}, which does not exist")
+    step = lemma.steps[position]
+    if (step.quantity, step.source, step.target) != (quantity, body.input, body.output):
+        raise CheckError(f"{where} is about the {step.quantity} from {step.source} to {step.target} instead")
+
+
+def _check_symbols(lemma: Lemma) -> None:
+    """One symbol must mean one thing, and not be the name of a step."""
+    meaning: dict[sympy.Expr, Measured] = {}
+    names = {step.name for step in lemma.steps}
+    for each in (m for step in lemma.steps for m in step.claim.measured):
+        if meaning.setdefault(each.symbol, each) != each or each.symbol in names:
+            raise CheckError(f"lemma {lemma.letter}: the symbol {each.symbol} stands for two things")
+
+
+class _Proof:
+    """One lemma's steps, read against one block of the graph."""
+
+    def __init__(
+        self, body: LayerGraph, lemma: Lemma, index: sympy.Symbol | None, token_variance: sympy.Expr | None
+    ) -> None:
+        self._body = body
+        self._lemma = lemma
+        self._index = index
+        self._token_variance = token_variance
+        self._flips = flips(body)
+
+    def check(self, position: int, of: str = "") -> None:
+        """Recompute the step at ``position`` from its premises and compare."""
+        step = self._lemma.steps[position]
+        where = " ".join(filter(None, (f"lemma {self._lemma.letter}", of, f"step {position} ({step.name})")))
+        for node in (step.source, step.target):
+            if node not in self._body.order:
+                raise CheckError(f"{where}: {node!r} is not a node of the block")
+        if not all(0 <= p < position for p in step.premises):
+            raise CheckError(f"{where}: premises {step.premises} are not all earlier steps")
+        premises = [self._lemma.steps[p] for p in step.premises]
+        found = rule_named(step.rule)
+        expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
+        _same_claim(step.claim, expected, where)
+        name = inference.step_name(
+            step.quantity,
+            whole=found is None and step.rule != "assumption",
+            letter=self._lemma.letter,
+            node=step.target,
+            index=self._index,
+        )
+        if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
+            raise CheckError(f"{where}: must introduce the new name {name}")
+        if not of:
+            _check_monotone(step.claim, [p.name for p in premises], where)
+
+    def _by_rule(self, step: Step, found: Rule, premises: list[Step], where: str) -> Claim:
+        run = self._run(step, found, where)
+        (source,) = self._body.inputs(run[0])
+        start = step.target if step.quantity is Quantity.TOKEN_NORM else source
+        if found.quantity is not step.quantity or step.source != start:
+            raise CheckError(f"{where}: {found.name} bounds the {found.quantity} from {start} to {step.target}")
+        if tuple(p.quantity for p in premises) != found.needs or any(p.target != source for p in premises):
+            needs = ", ".join(f"the {need} of {source}" for need in found.needs) or "nothing"
+            raise CheckError(f"{where}: {found.name} needs {needs}, got premises {step.premises}")
+        return _apply(
+            found,
+            Site(
+                layers=tuple(self._body.layer(m) for m in run),
+                nodes=run,
+                inputs=self._body.input_shapes(run[0]),
+                output=self._body.shapes[run[-1]],
+                letter=self._lemma.letter,
+                index=self._index,
+                symmetric=bool(self._flips[source]),
+                premises=tuple(p.name for p in premises),
+                token_variance=self._token_variance,
+            ),
+        )
+
+    def _run(self, step: Step, found: Rule, where: str) -> tuple[str, ...]:
+        """Nodes of the run that ends at the step's target, each reading nothing but the one before."""
+        run = (step.target,)
+        while len(run) < len(found.types):
+            sources = self._body.inputs(run[0])
+            if len(sources) != 1 or sources[0] == self._body.input:
+                raise CheckError(f"{where}: {found.name} needs a run of {len(found.types)} layers")
+            run = (sources[0], *run)
+        if tuple(type(self._body.layer(m)) for m in run) != found.types or len(self._body.inputs(run[0])) != 1:
+            kinds = ", ".join(type(self._body.layer(m)).__name__ for m in run)
+            raise CheckError(f"{where}: {found.name} does not apply to {kinds}")
+        return run
+
+    def _by_inference(self, step: Step, premises: list[Step], where: str) -> Claim:
+        start = self._body.input
+        if step.rule == "assumption":
+            if step.quantity is not Quantity.TOKEN_NORM or step.source != step.target or premises:
+                raise CheckError(f"{where}: only the norm of tokens at a node may be assumed")
+            return inference.assumed_token_norm(self._lemma.letter, self._index, step.target)
+        combine = inference.COMPOSITIONS.get((step.quantity, step.rule))
+        if step.rule == "identity" and step.quantity in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE):
+            if premises or (step.source, step.target) != (start, start):
+                raise CheckError(f"{where}: the identity is the map from {start} to itself")
+            return inference.composed(step.quantity, sympy.Integer(1))
+        if combine is None:
+            raise CheckError(f"{where}: there is no rule {step.rule!r} for the {step.quantity}")
+        if step.source != start or any(p.quantity is not step.quantity for p in premises):
+            raise CheckError(f"{where}: {step.rule} composes bounds on the {step.quantity} from {start}")
+        if step.rule == "series":
+            links = [(p.source, p.target) for p in premises]
+            if len(links) != 2 or links[0][0] != start or links[0][1] != links[1][0] or links[1][1] != step.target:
+                raise CheckError(f"{where}: premises do not lead from {start} to {step.target}: {links}")
+        else:
+            expected = inference.join_rule(self._body, self._flips, step.quantity, step.target)
+            if step.rule != expected:
+                raise CheckError(f"{where}: {expected} applies there, not {step.rule}")
+            if tuple(p.target for p in premises) != self._body.inputs(step.target) or any(
+                p.source != start for p in premises
+            ):
+                raise CheckError(f"{where}: premises are not the bounds of what {step.target} reads")
+        return inference.composed(step.quantity, combine([p.name for p in premises]))
+
+
+def _check_theorem(derivation: Derivation) -> None:
+    graph, theorem = derivation.graph, derivation.theorem
+    output = graph.layer(graph.output)
+    end = graph.inputs(graph.output)[0] if theorem.head == "head" else graph.output
+    if theorem.head not in ("head", "softmax") or (theorem.head == "head" and not isinstance(output, Linear)):
+        raise CheckError(f"theorem: the rule {theorem.head!r} does not apply to {type(output).__name__} logits")
+    exits: dict[str, str] = {}
+    for lemma in derivation.lemmas:
+        for instance in lemma.instances:
+            if instance.entry in exits:
+                raise CheckError(f"theorem: two blocks start at {instance.entry}")
+            exits[instance.entry] = instance.members[-1]
+    here = graph.input
+    for _ in range(len(exits)):
+        if here not in exits:
+            break
+        here = exits.pop(here)
+    if exits or here != end:
+        raise CheckError(f"theorem: the blocks do not lead from {graph.input} to {end}; they stop at {here}")
+    expected = theorem_of(graph, derivation.lemmas, derivation.temperature, theorem.head)
+    for field in (
+        "measured", "bound", "expected", "expected_status", "assumptions", "expected_assumptions", "definitions",
+    ):  # fmt: skip
+        given, right = getattr(theorem, field), getattr(expected, field)
+        if given != right:
+            raise CheckError(f"theorem: its {field.replace('_', ' ')} do not follow from the lemmas")
+
+
+@lru_cache(maxsize=65536)
+def _apply(found: Rule, site: Site) -> Claim:
+    return found.function(site)
+
+
+def _same_claim(given: Claim, right: Claim, where: str) -> None:
+    for field in ("relation", "expression", "conditions", "measured", "status", "reference"):
+        if getattr(given, field) != getattr(right, field):
+            raise CheckError(f"{where}: its {field} is {getattr(given, field)}, but {getattr(right, field)} follows")
+
+
+def _check_monotone(claim: Claim, premises: list[sympy.Expr], where: str) -> None:
+    """A measured symbol or a premise stands for an upper bound, so the claim must not decrease in it."""
+    known_from_above = {m.symbol for m in claim.measured if not find_measure(m.kind).exact} | set(premises)
+    found = direction(claim.expression, known_from_above)
+    if claim.relation not in (Relation.LE, Relation.EQ) or found not in (Direction.UP, Direction.CONSTANT):
+        raise CheckError(f"{where}: {claim.expression} may decrease in a symbol that is known from above only")

@@ -1,0 +1,122 @@
+"""Exact reduction of a strided, dilated, grouped, zero-padded convolution to stride-one convolutions.
+
+One dimension, output o = 0 .. n_out - 1, tap j = 0 .. k - 1, input position s o + d j - p (zero outside the image).
+
+1. g = gcd(s, d): every position read is -p modulo g, so the operator lives on that sublattice and s, d may be divided
+   by g.
+2. Now gcd(s, d) = 1.  Write o = d q + r with r = o mod d and j = s t + i with i = j mod s: the position is
+   s d (q + t) + (s r + d i) - p.  By the Chinese remainder theorem (r, i) is determined by the position modulo s d, so
+   distinct r read distinct inputs: the operator is the direct sum over r of stride-one convolutions in q, all with the
+   kernel K'[i, t] = K[s t + i], the phase i being one more input channel, each with at most ceil(n_out / d) outputs.
+3. If that number of outputs is 1, nothing is shared between windows and every tap is a channel of its own (s = k).
+
+Zero padding restricts the inputs to those inside the image, which only deletes columns.  Hence the norm is at most the
+norm of the stride-one convolution with all its inputs free, and equal to it when no window is cut by the padding.
+Groups are a direct sum of operators, so the norm is the maximum over them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fimtheory.errors import ShapeError
+
+__all__ = ["Geometry", "StrideOne"]
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes of a two-dimensional zero-padded cross-correlation, as in ``torch.nn.functional.conv2d``."""
+
+    kernel_shape: tuple[int, int, int, int]
+    input_size: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+    def __post_init__(self) -> None:
+        for name, pair, least in (
+            ("input_size", self.input_size, 1),
+            ("stride", self.stride, 1),
+            ("padding", self.padding, 0),
+            ("dilation", self.dilation, 1),
+        ):
+            if len(pair) != 2 or min(pair) < least:
+                raise ShapeError(f"{name} must be two integers, each at least {least}, got {pair}")
+        if min(self.kernel_shape) < 1:
+            raise ShapeError(f"the kernel has shape {self.kernel_shape}: an empty operator has no norm")
+        if self.groups < 1 or self.kernel_shape[0] % self.groups:
+            raise ShapeError(f"{self.kernel_shape[0]} output channels cannot be split into {self.groups} groups")
+        if min(self.output_size) < 1:
+            raise ShapeError(
+                f"a {self.kernel_shape[2]}x{self.kernel_shape[3]} kernel with dilation {self.dilation} does not fit "
+                f"an input of size {self.input_size} with padding {self.padding}"
+            )
+
+    @property
+    def output_size(self) -> Pair:
+        """Output height and width."""
+        height, width = (
+            (self.input_size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_shape[2 + i] - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i in range(2)
+        )
+        return height, width
+
+
+@dataclass(frozen=True, slots=True)
+class StrideOne:
+    """Direct sum of stride-one convolutions with free inputs; the norm is the largest one over the groups.
+
+    Attributes
+    ----------
+    kernel
+        Shape (groups, outputs, inputs, k1, k2) with outputs <= inputs or outputs > inputs, float64.
+    outputs
+        Most output positions in one of the convolutions, per dimension.
+    """
+
+    kernel: Tensor
+    outputs: Pair
+
+    @classmethod
+    def of(cls, kernel: Tensor, geometry: Geometry) -> StrideOne:
+        """Reduce a float64 kernel (c_out, c_in / groups, kh, kw)."""
+        taps: list[int] = []
+        phases: list[int] = []
+        outputs: list[int] = []
+        for i, n_out in enumerate(geometry.output_size):
+            common = math.gcd(geometry.stride[i], geometry.dilation[i])
+            stride, dilation = geometry.stride[i] // common, geometry.dilation[i] // common
+            size = geometry.kernel_shape[2 + i]
+            shared = -(-n_out // dilation)
+            phase = size if shared == 1 else min(stride, size)
+            taps.append(-(-size // phase))
+            phases.append(phase)
+            outputs.append(shared)
+        c_out, c_in, height, width = kernel.shape
+        # Zero taps fill the kernel up to whole phases.
+        fill = (0, taps[1] * phases[1] - width, 0, taps[0] * phases[0] - height)
+        split = torch.nn.functional.pad(kernel, fill).reshape(
+            geometry.groups, c_out // geometry.groups, c_in, taps[0], phases[0], taps[1], phases[1]
+        )
+        merged = split.permute(0, 1, 2, 4, 6, 3, 5).reshape(
+            geometry.groups, c_out // geometry.groups, c_in * phases[0] * phases[1], taps[0], taps[1]
+        )
+        return cls(merged, (outputs[0], outputs[1]))
+
+    @property
+    def torus(self) -> Pair:
+        """Sides of a torus on which the circular convolution contains each of the operators as a submatrix.
+
+        Outputs q = 0 .. n - 1 read inputs q + t = 0 .. n + k - 2, which are distinct modulo n + k - 1.
+        """
+        return self.outputs[0] + self.kernel.shape[3] - 1, self.outputs[1] + self.kernel.shape[4] - 1

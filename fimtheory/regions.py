@@ -1,0 +1,77 @@
+"""Split a graph into the blocks a theorem is told by.
+
+A node through which every path from the input to the output passes separates the graph.  Between two neighbouring
+separators lies one layer, or a region with several paths (a residual block, a dense layer).  Neighbouring regions
+that carry the same block name are told as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.layers import Linear
+from fimtheory.symmetry import Symmetry, symmetry_of
+
+__all__ = ["Region", "head_of", "regions"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Nodes ``members`` (in order, the last is the exit) that read nothing but ``entry`` and one another."""
+
+    entry: str
+    members: tuple[str, ...]
+    block: str
+
+
+def head_of(graph: LayerGraph) -> str | None:
+    """Return the output node if it is a linear map applied to one vector, else None."""
+    node = graph[graph.output]
+    return node.name if isinstance(node.layer, Linear) else None
+
+
+def regions(graph: LayerGraph) -> list[Region]:
+    """Return the blocks of ``graph`` in order, from the input to the features that the head reads.
+
+    Where nodes carry no block name, a new block starts at every layer with random weights and at every region with
+    several paths; other layers join the block before them.
+    """
+    blocks: list[Region] = []
+    head = head_of(graph)
+    for entry, members in _elementary(graph):
+        if members == (head,):
+            continue
+        name = graph[members[-1]].block
+        previous = blocks[-1] if blocks else None
+        joins = previous is not None and previous.block == name and (name or not _starts_block(graph, members))
+        alone = any(isinstance(graph.layer(m), Repeat) for m in members)
+        follows_repeat = previous is not None and isinstance(graph.layer(previous.members[-1]), Repeat)
+        if previous is not None and joins and not alone and not follows_repeat:
+            blocks[-1] = Region(previous.entry, previous.members + members, name)
+        else:
+            blocks.append(Region(entry, members, name))
+    return blocks
+
+
+def _elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Entry and members of each region between neighbouring separators.
+
+    In a topological order a node is a separator exactly when no edge passes over it.
+    """
+    position = {name: k for k, name in enumerate(graph.order)}
+    farthest = entry = 0
+    for k in range(1, len(graph.order)):
+        farthest = max(farthest, *(position[t] for t in graph.digraph.successors(graph.order[k - 1])), 0)
+        if farthest <= k:
+            yield graph.order[entry], graph.order[entry + 1 : k + 1]
+            entry = k
+
+
+def _starts_block(graph: LayerGraph, members: tuple[str, ...]) -> bool:
+    if len(members) > 1:
+        return True
+    return symmetry_of(graph, members[0]) is Symmetry.FRESH

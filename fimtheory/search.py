@@ -1,0 +1,322 @@
+"""Search for the input with the largest lam(x): the honest test of a bound that claims to hold for all x.
+
+Data points alone sit far below the supremum.  Here log lam(x) is ascended from data points, from points between and
+around them and from far outside, in one batch; whatever comes out is a lower bound on ``sup_x lam(x)``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from fimtheory.claims import Status
+from fimtheory.errors import DataError, MissingRuleError
+from fimtheory.estimators import TopEigenpair, cheapest, exact, lanczos
+from fimtheory.fisher import FisherOperator, SoftmaxFactor, derivative_kernels, double, normalised, times_power_of_two
+
+__all__ = ["Domain", "WorstCase", "log_lam_gradient", "worst_case"]
+
+Box = tuple[float | Tensor, float | Tensor]
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """The largest lam found.
+
+    Attributes
+    ----------
+    value, log10_value : float
+        lam at ``x``, computed by a float64 copy of the module; a lower bound on the supremum over the domain.
+    x : Tensor
+        The input, shape ``(*input)``, in the dtype of the data.
+    values, log10_values : Tensor
+        ``(starts,)`` float64: lam where each start ended, by the float64 copy; data points come first.
+    inputs : Tensor
+        ``(starts, *input)``: where each start ended.
+    status : Status
+        ``LOWER``.
+    method : str
+        The estimator behind ``values``.
+    starts, steps : int
+        Starts, and ascent steps taken from each.
+    seconds : float
+        Wall time.
+    """
+
+    value: float
+    log10_value: float
+    x: Tensor
+    values: Tensor
+    log10_values: Tensor
+    inputs: Tensor
+    status: Status
+    method: str
+    starts: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where inputs may go: a box, an l2 ball around ``centres`` (one per start), both, or everywhere.
+
+    Attributes
+    ----------
+    centres : Tensor
+        ``(S, *input)``, inside the box.
+    box : (lo, hi) or None
+        Numbers, or tensors that broadcast to ``(*input)``.
+    ball : float or None
+        Radius.
+    """
+
+    centres: Tensor
+    box: Box | None
+    ball: float | None
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return a point of the domain near each ``x``; the ball holds in exact arithmetic, not up to rounding.
+
+        Clip to the box, then shrink towards the centre: the segment stays in the box, which is convex.
+        """
+        if self.box is not None:
+            x = self._clip(x)
+        if self.ball is None:
+            return x
+        offset = (x - self.centres).double()
+        eps = torch.finfo(x.dtype).eps
+        # Rounding x moves it by at most eps |x| / 2 <= eps (|centre| + radius) / 2.
+        radius = (self.ball * (1 - 4 * eps) - eps * _norms(self.centres)).clamp(min=0)
+        size = _norms(offset)
+        shrink = torch.where(size > radius, radius / size.where(size > 0, 1.0), 1.0)
+        x = (self.centres.double() + offset * _column(shrink, x)).to(x.dtype)
+        return x if self.box is None else self._clip(x)
+
+    def _clip(self, x: Tensor) -> Tensor:
+        assert self.box is not None
+        low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in self.box)
+        return torch.minimum(torch.maximum(x, low), high)
+
+
+def _norms(x: Tensor) -> Tensor:
+    return x.double().flatten(1).norm(dim=1)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def log_lam_gradient(operator: FisherOperator, u: Tensor) -> Tensor:
+    r"""Gradient of ``log lam(x)`` for each input, ``(B, *input)`` in the dtype of ``x``.
+
+    With the top eigenvector u of G held fixed, ``lam = |J^T R^T u|^2 / tau^2``, and its derivative through J and p is
+    that of lam, where lam is simple (envelope theorem).  Reverse mode over reverse mode.  Zero where lam is.
+
+    Parameters
+    ----------
+    operator : FisherOperator
+        The operator of a batch.
+    u : Tensor
+        ``(B, K)`` float64, top eigenvectors of G.
+
+    Raises
+    ------
+    MissingRuleError
+        If an operator of the module has no second derivative.
+    """
+
+    def log_rayleigh(x: Tensor) -> Tensor:
+        logits, pullback = torch.func.vjp(operator.module, x)
+        factor = SoftmaxFactor((logits.double() / operator.temperature).log_softmax(1), operator.temperature)
+        (g,) = pullback(factor.apply_transposed(u).to(logits.dtype))
+        scaled = times_power_of_two(g.double().flatten(1), -operator.jacobian_exponent.unsqueeze(1))
+        return scaled.square().sum(1).log().sum()
+
+    try:
+        with torch.no_grad(), derivative_kernels():
+            gradient = torch.func.grad(log_rayleigh)(operator.x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise MissingRuleError(
+            f"the search needs second derivatives: {str(error).splitlines()[0]} "
+            "Replace the operator that torch names, or use fimtheory.estimate on data instead."
+        ) from error
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def worst_case(
+    module: nn.Module,
+    x0: Tensor,
+    *,
+    starts: int = 32,
+    steps: int = 100,
+    seed: int = 0,
+    box: Box | None = None,
+    ball: float | None = None,
+    temperature: float = 1.0,
+    progress: bool = False,
+) -> WorstCase:
+    """Ascend log lam(x) from many starts and return the largest lam found, a lower bound on the supremum.
+
+    Half of the starts are the data points with the largest lam (all of them, if they are fewer); the others are random:
+    around data points at several scales, between them, and far outside.  Steps follow the normalised gradient with a
+    length of their own per start: 1.5 times longer after a success, half as long after a failure, which is undone.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Classifier in eval mode, ``(B, *input)`` to logits ``(B, K)``.
+    x0 : Tensor
+        ``(N, *input)``, data points: where to start, and the scale of the inputs.
+    starts, steps : int
+        Number of starts, and of steps from each.
+    seed : int
+        Of the random starts; equal seeds give equal results on one machine.
+    box : (lo, hi), optional
+        Stay in ``lo <= x <= hi``; numbers, or tensors that broadcast to ``(*input)``.  Must contain ``x0``.
+    ball : float, optional
+        Stay within this l2 distance of the data point at which a start belongs.
+    temperature : float
+        tau of the softmax.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    MissingRuleError
+        If the module has an operator without second derivatives.
+    DataError
+        If ``x0`` lies outside the box, a number makes no sense, or the module cannot be copied to float64.
+    AdjointTestError, GraphError, ShapeError, NonFiniteError
+        As for ``fimtheory.estimate``.
+    """
+    began = time.perf_counter()
+    if starts < 1 or steps < 0 or (ball is not None and not 0 < ball < math.inf):
+        raise DataError(f"starts = {starts}, steps = {steps}, ball = {ball}: expected at least 1, at least 0, above 0")
+    generator = torch.Generator().manual_seed(seed)
+    data = _by_lam(module, x0.detach(), starts, temperature)
+    _require_inside(data, box)
+    x, centres = _starting_points(data, starts, generator)
+    domain = Domain(centres, box, ball)
+    x, taken = _ascend(module, domain.project(x), domain, steps, temperature, generator, progress)
+    operator = FisherOperator(double(module), x.double(), temperature)
+    if operator.logits.dtype != torch.float64:
+        raise DataError(f"the module returns {operator.logits.dtype} for float64 inputs: remove casts from its forward")
+    operator.adjoint_test()
+    pair = exact(operator) if cheapest(operator) == "exact" else lanczos(operator, seed=seed)
+    values, log10_values = times_power_of_two(pair.value, operator.exponent), _log_lam(operator, pair) / math.log(10)
+    best = int(log10_values.argmax())
+    return WorstCase(
+        value=values[best].item(),
+        log10_value=log10_values[best].item(),
+        x=x[best],
+        values=values,
+        log10_values=log10_values,
+        inputs=x,
+        status=Status.LOWER,
+        method=pair.method,
+        starts=starts,
+        steps=taken,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _log_lam(operator: FisherOperator, pair: TopEigenpair) -> Tensor:
+    return pair.value.log() + math.log(2) * operator.exponent
+
+
+def _top_pair(operator: FisherOperator, start: Tensor | None = None) -> TopEigenpair:
+    """Return top eigenpairs good enough to climb: a Ritz value is still a lower bound."""
+    return exact(operator) if cheapest(operator) == "exact" else lanczos(operator, tol=0.01, start=start)
+
+
+def _by_lam(module: nn.Module, x0: Tensor, batch: int, temperature: float) -> Tensor:
+    """Return the data points, largest lam first; refuses a module whose derivatives disagree."""
+    scores = []
+    for part in x0.tensor_split(max(1, math.ceil(len(x0) / batch))):
+        operator = FisherOperator(module, part, temperature)
+        operator.adjoint_test()
+        scores.append(_log_lam(operator, _top_pair(operator)))
+    return x0[torch.cat(scores).argsort(descending=True, stable=True)]
+
+
+def _require_inside(x0: Tensor, box: Box | None) -> None:
+    if box is not None and not torch.equal(Domain(x0, box, None).project(x0), x0):
+        raise DataError("some data points lie outside the box: clip them first, or widen the box")
+
+
+def _starting_points(data: Tensor, starts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return starts ``(S, *input)`` and the data point at which each belongs.
+
+    Random starts take turns: Gaussian around a data point (a tenth of the data's root mean square, or all of it),
+    between two data points (or a lone one and zero), and Gaussian at 10 and 100 times the data's root mean square.
+    """
+    kept = data[: (starts + 1) // 2]
+    centres = data[torch.arange(starts - len(kept)) % len(kept)]
+    others = data[torch.randint(len(data), (len(centres),), generator=generator)] if len(data) > 1 else 0 * centres
+    noise = torch.randn(centres.shape, generator=generator, dtype=torch.float64).to(centres)
+    fraction = _column(torch.rand(len(centres), generator=generator, dtype=torch.float64).to(centres), centres)
+    noise = noise * (_scale(data) or 1.0)
+    kinds = (
+        centres + 0.1 * noise,
+        centres + fraction * (others - centres),
+        10 * noise,
+        centres + noise,
+        centres + fraction * (others - centres),
+        100 * noise,
+    )
+    turn = torch.arange(len(centres), device=data.device) % len(kinds)
+    random = torch.stack([kinds[k][i] for i, k in enumerate(turn.tolist())]) if len(centres) else centres
+    return torch.cat([kept, random]), torch.cat([kept, centres])
+
+
+def _scale(data: Tensor) -> float:
+    return data.double().square().mean().sqrt().item()
+
+
+def _ascend(
+    module: nn.Module,
+    x: Tensor,
+    domain: Domain,
+    steps: int,
+    temperature: float,
+    generator: torch.Generator,
+    progress: bool,
+) -> tuple[Tensor, int]:
+    """Return where the starts end, and the steps taken: fewer than asked once every step length is negligible."""
+    operator = FisherOperator(module, x, temperature)
+    pair = _top_pair(operator)
+    log_lam, u, gradient = _log_lam(operator, pair), pair.vector, log_lam_gradient(operator, pair.vector)
+    reach = _norms(x).clamp(min=(_scale(domain.centres) or 1.0) * x[0].numel() ** 0.5)
+    length = 0.1 * reach if domain.ball is None else (0.1 * reach).clamp(max=domain.ball / 2)
+    taken = 0
+    for _ in track(range(steps), "worst case", console=Console(stderr=True), disable=not progress):
+        taken += 1
+        random = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        flat = _column(_norms(gradient) == 0, x)  # no slope here: look around
+        direction, _ = normalised(torch.where(flat, random, gradient.double()))
+        trial = domain.project((x.double() + _column(length, x) * direction).to(x.dtype))
+        with torch.no_grad():
+            finite = module(trial).isfinite().all(1)
+        trial = torch.where(_column(finite, x), trial, x)
+        operator = FisherOperator(module, trial, temperature)
+        jitter = 0.1 * torch.randn(u.shape, generator=generator, dtype=torch.float64).to(u.device) / u.shape[1] ** 0.5
+        pair = _top_pair(operator, u + jitter)  # the jitter lets another eigenvector take over
+        trial_log_lam = _log_lam(operator, pair)
+        better = finite & (trial_log_lam > log_lam)
+        trial_gradient = log_lam_gradient(operator, pair.vector)
+        log_lam = torch.where(better, trial_log_lam, log_lam)
+        x = torch.where(_column(better, x), trial, x)
+        gradient = torch.where(_column(better, x), trial_gradient, gradient)
+        u = torch.where(better.unsqueeze(1), pair.vector, u)
+        length = torch.where(better, 1.5 * length, 0.5 * length).clamp(max=_norms(x).clamp(min=reach))
+        if (length <= torch.finfo(x.dtype).eps * reach).all():
+            break
+    return x, taken
