@@ -25,23 +25,24 @@ from fimtheory.registry import Site, measure, rule, rules
 
 if TYPE_CHECKING:
     from fimtheory.estimators import estimate
-    from fimtheory.evaluate import evaluate
-    from fimtheory.instantiate import instantiate
-    from fimtheory.report import report
+    from fimtheory.evaluation import evaluate
+    from fimtheory.instantiation import instantiate
+    from fimtheory.reporting import report
     from fimtheory.search import worst_case
-    from fimtheory.verify import verify
+    from fimtheory.verification import verify
 
 __version__ = "0.1.0"
 
 _NEEDS_TORCH = {
     "estimate": "fimtheory.estimators",
-    "evaluate": "fimtheory.evaluate",
-    "instantiate": "fimtheory.instantiate",
-    "report": "fimtheory.report",
-    "verify": "fimtheory.verify",
+    "evaluate": "fimtheory.evaluation",
+    "instantiate": "fimtheory.instantiation",
+    "report": "fimtheory.reporting",
+    "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
 }
-"""Functions that import torch, loaded on first use so that deriving stays quick."""
+"""Functions that import torch, loaded on first use so that deriving stays quick.  No module bears a function's name:
+importing it would replace the function."""
 
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",

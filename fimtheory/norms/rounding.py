@@ -32,14 +32,14 @@ def up(value: float) -> float:
     return math.nextafter(value, math.inf)
 
 
-def gamma(n: int) -> float:
-    """Upper bound on gamma_n = n u / (1 - n u), the relative error of n roundings (Higham 2002, Lemma 3.1).
+def gamma_n(n: int) -> float:
+    """Upper bound on n u / (1 - n u), the relative error of n roundings (Higham 2002, Lemma 3.1).
 
     n u / (1 - n u) <= n u (1 + 2 n u) <= n u (1 + 2^-20) as long as n <= 2^32, and the rounding of the product
     computed here is far below the gap between the last two.
 
-    >>> gamma(1) > 2.0**-53
+    >>> gamma_n(1) > 2.0**-53
     True
     """
-    assert 0 <= n <= 2**32, f"gamma_{n} is outside the range of this bound"
+    assert 0 <= n <= 2**32, f"gamma_n(n={n}) is outside the range of this bound"
     return n * UNIT * (1.0 + 2.0**-20)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fimtheory.errors import ShapeError
 from fimtheory.norms.certified import CertifiedNorm, unscaled, zero_norm
-from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma, up
+from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n, up
 from fimtheory.norms.scaling import scale_rows
 
 __all__ = ["row_diameter"]
@@ -23,8 +23,8 @@ def row_diameter(matrix: Tensor) -> CertifiedNorm:
     Status: certified, relative error about (number of features) * 2^-51.
 
     With x_i = w_i - w_0, the squared distance is computed as |x_i|^2 + |x_j|^2 - 2 x_i.x_j: three inner products of n
-    terms and two additions, so it errs by at most gamma_{n+4} (|x_i| + |x_j|)^2.  Since w_0 is a row, |x_i| is itself
-    one of the distances, so the error is at most 4 gamma_{n+4} relative.  Each entry of x_i is one subtraction,
+    terms and a few roundings, so it errs by at most gamma_{n+8} (|x_i| + |x_j|)^2.  Since w_0 is a row, |x_i| is itself
+    one of the distances, so the error is at most 4 gamma_{n+8} relative.  Each entry of x_i is one subtraction,
     hence within u relative, which changes a distance by at most 2.01 u max |x_i|.
 
     Raises
@@ -46,8 +46,8 @@ def row_diameter(matrix: Tensor) -> CertifiedNorm:
     patterns = patterns.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[patterns.element_size()])
     if scaled.values is None or bool((patterns == patterns[0]).all()):
         return zero_norm()
-    rows = scaled.values - scaled.values[0]
-    squares = (rows * rows).sum(1)
+    rows = scaled.values.sub_(scaled.values[0].clone())
+    squares = torch.linalg.vector_norm(rows, dim=1).square_()
     largest = 0.0
     for i in range(0, len(rows), _BLOCK):
         stop = min(i + _BLOCK, len(rows))
@@ -55,6 +55,6 @@ def row_diameter(matrix: Tensor) -> CertifiedNorm:
         largest = max(largest, float(distances.max()))
     n = rows.shape[1]
     radius = up(float(squares.max()) * (1.0 + 2.0**-19))
-    squared = up(up(largest + up(4.0 * gamma(n + 8) * radius)) + UNDERFLOW)
+    squared = up(up(largest + up(4.0 * gamma_n(n + 8) * radius)) + UNDERFLOW)
     value = up(up(math.sqrt(squared)) + up(3.0 * UNIT * up(math.sqrt(radius))))
     return unscaled(scaled.outward(value, value), scaled.exponent, "pairwise distances")

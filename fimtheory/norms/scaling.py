@@ -85,7 +85,7 @@ def _power_of_two(exponent: Tensor) -> Tensor:
 
 
 def _exponent(bits: Tensor) -> Tensor:
-    """The integer e with 2^(e-1) <= magnitude < 2^e, from nonzero magnitude bits."""
+    """Return the integer e with 2^(e-1) <= magnitude < 2^e, from nonzero magnitude bits."""
     normal = (bits >> 52) - 1022
     # A denormal is an integer multiple of 2^-1074; the integer is a normal float64, whose frexp needs no denormals.
     denormal = torch.frexp(bits.to(torch.float64)).exponent.to(torch.int64) - 1074

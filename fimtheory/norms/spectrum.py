@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fimtheory.norms.lanczos import largest_ritz_value
-from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma, up
+from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n, up
 
 __all__ = ["SpectralLevel"]
 
@@ -53,7 +53,7 @@ class SpectralLevel:
         With c the level and |a_ii| <= c: subtracting the diagonal errs by at most u |c - a_ii| <= 2 u c, and
         tr(H) <= 2 n c (1 + u), so k / (1 - k) tr(H) <= 2.01 n gamma_{8(n+1)} c whenever k <= 1/1000.
         """
-        shift = gamma(8 * (n + 1))
+        shift = gamma_n(8 * (n + 1))
         assert shift <= 1e-3, f"order {n} is beyond the range of the Cholesky error bound"
         return up(up(self._level * (1.0 + 4.0 * UNIT + 2.02 * n * shift)) + UNDERFLOW)
 

@@ -79,7 +79,7 @@ class StrideOne:
     Attributes
     ----------
     kernel
-        Shape (groups, outputs, inputs, k1, k2) with outputs <= inputs or outputs > inputs, float64.
+        Shape (groups, outputs, inputs, k1, k2), float64.
     outputs
         Most output positions in one of the convolutions, per dimension.
     """
@@ -117,6 +117,8 @@ class StrideOne:
     def torus(self) -> Pair:
         """Sides of a torus on which the circular convolution contains each of the operators as a submatrix.
 
-        Outputs q = 0 .. n - 1 read inputs q + t = 0 .. n + k - 2, which are distinct modulo n + k - 1.
+        Outputs q = 0 .. n - 1 read inputs q + t = 0 .. n + k - 2, which are distinct modulo n + k - 1.  With a single
+        tap (k = 1) windows do not overlap, and a side of 1 gives the same norm.
         """
-        return self.outputs[0] + self.kernel.shape[3] - 1, self.outputs[1] + self.kernel.shape[4] - 1
+        first, second = (1 if k == 1 else n + k - 1 for n, k in zip(self.outputs, self.kernel.shape[3:], strict=True))
+        return first, second

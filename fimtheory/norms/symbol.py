@@ -27,7 +27,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fimtheory.norms.rounding import UNDERFLOW, gamma, up
+from fimtheory.norms.rounding import UNDERFLOW, gamma_n, up
 
 __all__ = ["COSINE", "GramSymbol"]
 
@@ -80,12 +80,12 @@ class GramSymbol:
         # The Frobenius norm errs by less than 2^-19 relative: k1 k2 roundings in the sum, fewer than 2^32 squares.
         block = torch.linalg.vector_norm(taps.abs().sum((3, 4)), dim=(1, 2))
         self.magnitude = up(up(float(block.max()) * (1.0 + 2.0**-18)) + UNDERFLOW)
-        products = gamma(m * k1 * k2 + 4)
-        relative = 1.5 * (products + (gamma(len(lags) + 4) + COSINE) * (1.0 + products))
+        products = gamma_n(m * k1 * k2 + 4)
+        relative = 1.5 * (products + (gamma_n(len(lags) + 4) + COSINE) * (1.0 + products))
         self.gram_error = up(up(relative * (1.0 + 2.0**-20)) * up(self.magnitude * self.magnitude))
 
     def chunks(self, sides: tuple[int, int]) -> Iterator[Tensor]:
-        """Computed Gram matrices, complex (b, n, n), at the frequencies 2 pi (a / N1, b / N2) of a grid.
+        """Yield computed Gram matrices, complex (b, n, n), at the frequencies 2 pi (a / N1, b / N2) of a grid.
 
         Opposite frequencies have conjugate Gram matrices, with the same eigenvalues, so one of each pair is visited.
         The order is shuffled: the first chunk then samples the whole torus and sets a nearly final level.

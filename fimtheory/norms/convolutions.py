@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fimtheory.errors import ShapeError
 from fimtheory.norms.certified import CertifiedNorm, unscaled, zero_norm
-from fimtheory.norms.dense import StoredNorm, batch_norm_bound
+from fimtheory.norms.matrices import StoredNorm, batch_norm_bound
 from fimtheory.norms.rounding import up
 from fimtheory.norms.scaling import RowScale, scale_rows
 from fimtheory.norms.spectrum import SpectralLevel
@@ -126,10 +126,10 @@ def _frequencies(reduced: StrideOne, order: int) -> tuple[Pair, float]:
 
     The torus where it is affordable.  Otherwise N points per dimension with the factor sec(pi d / N), d = (k - 1)/2.
     Proof: for fixed unit vectors u, v and one dimension, f(w) = exp(i d w) u^* K(w) v is a bounded function of
-    exponential type d.  At a maximum w0 of |f|, rotate f so that f(w0) = M > 0; the real part g is real, of type d, with
-    |g| <= M, so by the Duffin-Schaeffer inequality g'^2 + d^2 g^2 <= d^2 M^2 it satisfies
-    g(w0 + t) >= M cos(d t) for |t| <= pi / d, and some grid point has |t| <= pi / N.  Dimension by dimension the
-    factors multiply, and a dimension may stay on its torus.
+    exponential type d.  At a maximum w0 of |f|, rotate f so that f(w0) = M > 0; the real part g has type d and
+    |g| <= M, so by the Duffin-Schaeffer inequality g'^2 + d^2 g^2 <= d^2 M^2 it satisfies g(w0 + t) >= M cos(d t) for
+    |t| <= pi / d, and some grid point has |t| <= pi / N.  Dimension by dimension the factors multiply, and a dimension
+    may stay on its torus.
     """
     groups, _, _, *taps = reduced.kernel.shape
     torus = reduced.torus

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fimtheory.errors import ShapeError
 from fimtheory.norms.certified import CertifiedNorm, unscaled, zero_norm
-from fimtheory.norms.rounding import UNDERFLOW, gamma, up
+from fimtheory.norms.rounding import UNDERFLOW, gamma_n, up
 from fimtheory.norms.scaling import RowScale, scale_rows
 from fimtheory.norms.spectrum import SpectralLevel
 
@@ -40,7 +40,7 @@ def frobenius(matrices: Tensor) -> float:
     2^-511 sqrt(N) in the root.
     """
     largest = float(torch.linalg.vector_norm(matrices, dim=(-2, -1)).max())
-    return up(up(largest * (1.0 + gamma(matrices.shape[-2] * matrices.shape[-1] + 4))) + UNDERFLOW)
+    return up(up(largest * (1.0 + gamma_n(matrices.shape[-2] * matrices.shape[-1] + 4))) + UNDERFLOW)
 
 
 def batch_norm_bound(matrices: Tensor) -> StoredNorm:
@@ -59,7 +59,7 @@ def batch_norm_bound(matrices: Tensor) -> StoredNorm:
         step = max(1, _BATCH_ENTRIES // (n * n))
         for i in range(0, len(wide), step):
             level.cover(_gram(wide[i : i + step]))
-        eigenvalue = up(level.upper(n) + up(gamma(m + 2) * up(whole * whole)))
+        eigenvalue = up(level.upper(n) + up(gamma_n(m + 2) * up(whole * whole)))
         bounds.append(StoredNorm(up(math.sqrt(eigenvalue)), whole, f"gram-{level.certificate}"))
     return min(bounds, key=lambda bound: bound.value)
 

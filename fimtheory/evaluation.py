@@ -1,0 +1,266 @@
+"""Evaluate a theorem on weights: certified numbers for every step, and their product in ball arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import sympy
+from flint import arb
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from fimtheory import inference
+from fimtheory.balls import ball, evaluated, log10_upper, upper_float
+from fimtheory.claims import Measured, Quantity, Status
+from fimtheory.closed_form import theorem_of
+from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
+from fimtheory.errors import SymbolicSizeError, WeightsError
+from fimtheory.graph import LayerGraph
+from fimtheory.measures import Place, measured_value
+from fimtheory.registry import Site, find_measure, require_rule
+
+__all__ = ["Evaluation", "Row", "evaluate"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step of the worst-case bound, evaluated.
+
+    Attributes
+    ----------
+    block, target
+        The block of the graph, and the node up to which the step bounds.
+    symbol, rule
+        Name that the step introduces and the rule that gives it.
+    log10
+        Decimal logarithm of the certified value, rounded up.
+    decades
+        Contribution to log10 of the bound, for the steps that conclude a block and for the head; else None.
+    method
+        Certificates of the norms that the step measures.
+    """
+
+    block: str
+    target: str
+    symbol: str
+    rule: str
+    log10: float
+    decades: float | None
+    method: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A theorem's bounds on given weights.
+
+    Attributes
+    ----------
+    log10, value, status
+        The worst-case bound: at least lam(x) for every x on the theorem's domain; certified.  ``value`` is None
+        beyond the range of floats.
+    expected_log10, expected_value, expected_status
+        The bound on E lam over random weights of the ensemble of ``fimtheory.instantiate`` (not these weights).
+    rows
+        Steps of the worst-case bound, block by block.
+    rules
+        How often each rule and each certificate was used.
+    seconds
+        Time taken.
+    """
+
+    log10: float
+    value: float | None
+    status: Status
+    expected_log10: float
+    expected_value: float | None
+    expected_status: Status
+    rows: tuple[Row, ...]
+    rules: Mapping[str, int]
+    seconds: float
+
+
+def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *, progress: bool = False) -> Evaluation:
+    """Evaluate the bounds of ``derivation`` on the weights of ``module``.
+
+    Parameters
+    ----------
+    derivation : Derivation
+        About a graph with concrete sizes.
+    module : nn.Module or mapping of str to Tensor
+        A model, or a state dict, with the tensors of the graph under their names.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    SymbolicSizeError
+        Sizes or assumptions are still symbols.
+    WeightsError, NonFiniteError
+        A tensor is missing, has another shape, or is not finite.
+    AssumptionError
+        The theorem assumes bounded tokens that no norm layer provides.
+    """
+    start = time.perf_counter()
+    graph = derivation.graph
+    if not graph.is_concrete():
+        raise SymbolicSizeError(f"{graph.name} has symbolic sizes; give them numbers with graph.subs before derive")
+    tensors = module.state_dict() if isinstance(module, nn.Module) else module
+    numbers = _Numbers(derivation, tensors, progress)
+    position = {name: k for k, name in enumerate(graph.order)}
+    blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
+    rows: list[Row] = []
+    gains, factors = [], []
+    for lemma, k in sorted(blocks, key=lambda block: position[block[0].instances[block[1]].entry]):
+        values = numbers.step_values(lemma, k)
+        rows += _rows(numbers, lemma, k, values)
+        gains.append(values[lemma.gain] ** 2)
+        factors.append(values[lemma.variance])
+    bound, expected = numbers.conclude(gains, factors)
+    if derivation.theorem.head == "head":
+        rows.append(_head_row(numbers, derivation, bound, gains))
+    used = Counter(row.rule for row in rows)
+    used.update(method for row in rows for method in row.method.split("; ") if method)
+    return Evaluation(
+        log10_upper(bound),
+        upper_float(bound),
+        Status.CERTIFIED,
+        log10_upper(expected),
+        upper_float(expected),
+        derivation.theorem.expected_status,
+        tuple(rows),
+        dict(used),
+        time.perf_counter() - start,
+    )
+
+
+class _Numbers:
+    """Values of the measured symbols and the steps, for one derivation and one set of weights."""
+
+    def __init__(self, derivation: Derivation, tensors: Mapping[str, Tensor], progress: bool) -> None:
+        self.derivation = derivation
+        self._graph = derivation.graph
+        self._tensors = tensors
+        self._found: dict[tuple[str, tuple[str, ...]], tuple[arb, str]] = {}
+        self._names = {lemma.letter: self._all_names(lemma) for lemma in derivation.lemmas}
+        wanted = dict.fromkeys(
+            (measured.kind, tuple(names[n] for n in measured.nodes))
+            for lemma in derivation.lemmas
+            for names in self._names[lemma.letter]
+            for step in lemma.steps
+            for measured in step.claim.measured
+        ) | dict.fromkeys((m.kind, m.nodes) for m in derivation.theorem.measured)
+        with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+            task = bar.add_task("certified norms", total=len(wanted))
+            for kind, nodes in wanted:
+                self._found[kind, nodes] = measured_value(kind, self._place(nodes))
+                bar.advance(task)
+
+    def _all_names(self, lemma: Lemma) -> list[Mapping[str, str]]:
+        body, _, _ = body_of(self._graph, lemma)
+        return [local_nodes(body, instance) for instance in lemma.instances]
+
+    def _place(self, nodes: tuple[str, ...]) -> Place:
+        graph = self._graph
+        layers = tuple(graph.layer(n) for n in nodes)
+        tensors = tuple(_tensors_of(graph, n, self._tensors) for n in nodes)
+        return Place(layers, tensors, graph.input_shapes(nodes[0])[0], nodes)
+
+    def of(self, measured: Measured, names: Mapping[str, str]) -> tuple[arb, str]:
+        """Value of a measured symbol where a lemma's nodes have the given names, and its certificate."""
+        value, method = self._found[measured.kind, tuple(names[n] for n in measured.nodes)]
+        return (value if find_measure(measured.kind).exact else value.abs_upper()), method
+
+    def names(self, lemma: Lemma, k: int) -> Mapping[str, str]:
+        """Graph names of the nodes of a lemma's body in instance ``k``."""
+        return self._names[lemma.letter][k]
+
+    def step_values(self, lemma: Lemma, k: int) -> list[arb]:
+        """Upper values of all steps of a lemma for instance ``k``, each from its premises."""
+        names = self.names(lemma, k)
+        values: dict[sympy.Expr, arb] = {}
+        for step in lemma.steps:
+            values |= {m.symbol: self.of(m, names)[0] for m in step.claim.measured}
+            values[step.name] = evaluated(step.claim.expression, values).abs_upper()
+        return [values[step.name] for step in lemma.steps]
+
+    def conclude(self, gains: list[arb], factors: list[arb]) -> tuple[arb, arb]:
+        """Upper values of the worst-case and of the expected bound."""
+        theorem, tau = self.derivation.theorem, self.derivation.temperature
+        dimension, classes = self._graph.require_classifier()
+        values = {m.symbol: self._found[m.kind, m.nodes][0] for m in theorem.measured}
+        if theorem.head == "head":
+            diameter, growth = (m.symbol for m in theorem.measured)
+            bound = inference.worst_case_head(diameter, (), tau)
+            expected = inference.expected_head(growth, (), dimension, classes, tau)
+        else:
+            bound = inference.worst_case_softmax((), tau)
+            expected = inference.expected_softmax((), dimension, tau)
+        return _product(evaluated(bound, values), gains), _product(evaluated(expected, values), factors)
+
+
+def _product(start: arb, parts: list[arb]) -> arb:
+    for part in parts:
+        start = (start * part).abs_upper()
+    return start
+
+
+def _rows(numbers: _Numbers, lemma: Lemma, k: int, values: list[arb]) -> list[Row]:
+    names = numbers.names(lemma, k)
+    block = numbers.derivation.graph[lemma.instances[k].members[-1]].block or lemma.title
+    needed = _support(lemma)
+    rows = []
+    for position, step in enumerate(lemma.steps):
+        if position in needed:
+            log10 = log10_upper(values[position])
+            methods = "; ".join(dict.fromkeys(numbers.of(m, names)[1] for m in step.claim.measured))
+            decades = 2 * log10 if position == lemma.gain else None
+            symbol = str(step.name).replace("[i]", f"[{k + 1}]")
+            rows.append(Row(block, names[step.target], symbol, step.rule, log10, decades, methods))
+    return rows
+
+
+def _support(lemma: Lemma) -> set[int]:
+    """Positions of the steps that the lemma's gain rests on."""
+    needed: set[int] = set()
+    pending = [lemma.gain]
+    while pending:
+        position = pending.pop()
+        needed.add(position)
+        pending += lemma.steps[position].premises
+    return needed
+
+
+def _head_row(numbers: _Numbers, derivation: Derivation, bound: arb, gains: list[arb]) -> Row:
+    diameter = derivation.theorem.measured[0]
+    value, method = numbers.of(diameter, {n: n for n in diameter.nodes})
+    share = log10_upper(evaluated(inference.worst_case_head(diameter.symbol, (), derivation.temperature), {diameter.symbol: value}))
+    name = diameter.nodes[0]
+    return Row(derivation.graph[name].block or "head", name, str(diameter.symbol), "head", log10_upper(value), share, method)
+
+
+def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one node by their names inside it.
+
+    Raises
+    ------
+    WeightsError
+        One is missing or has another shape.
+    """
+    layer = graph.layer(node)
+    rule = require_rule(layer, Quantity.PARAMETERS, node)
+    found = {}
+    for parameter in rule.function(Site((layer,), (node,), graph.input_shapes(node), graph.shapes[node])):
+        key = f"{node}.{parameter.name}" if parameter.name else node
+        tensor = tensors.get(key)
+        if tensor is None or tuple(tensor.shape) != tuple(parameter.shape):
+            given = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
+            raise WeightsError(f"node {node}: the tensor {key} {given}; expected shape {tuple(parameter.shape)}")
+        found[parameter.name] = tensor
+    return found
