@@ -26,7 +26,7 @@ from fimtheory.registry import Site, measure, rule, rules
 if TYPE_CHECKING:
     from fimtheory.estimators import estimate
     from fimtheory.evaluation import evaluate
-    from fimtheory.instantiation import instantiate
+    from fimtheory.instantiate import instantiate
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
     from fimtheory.verification import verify
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _NEEDS_TORCH = {
     "estimate": "fimtheory.estimators",
     "evaluate": "fimtheory.evaluation",
-    "instantiate": "fimtheory.instantiation",
+    "instantiate": "fimtheory.instantiate",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
@@ -56,5 +56,7 @@ load = load_graph
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
-        return getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
+        function = getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
+        globals()[name] = function
+        return function
     raise AttributeError(f"module 'fimtheory' has no attribute {name!r}")
