@@ -1,0 +1,235 @@
+"""Verify a theorem on a model: certified bound against estimates on data and the worst input found."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from fimtheory.claims import Status
+from fimtheory.derivation import Derivation
+from fimtheory.derive import baseline, derive
+from fimtheory.errors import DataError, GraphError
+from fimtheory.estimators import estimate
+from fimtheory.evaluation import Evaluation, evaluate
+from fimtheory.fisher import double
+from fimtheory.graph import LayerGraph
+from fimtheory.instantiate import GraphModule, instantiate
+from fimtheory.kernel import check
+from fimtheory.search import WorstCase, worst_case
+
+__all__ = ["DataEstimates", "Verdict", "estimates_on", "verify"]
+
+_BATCH = 16
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DataEstimates:
+    """lam(x) on data: one entry per input, in the order of the data.
+
+    Every value is a lower bound up to ``rounding`` (status LOWER) or lam itself (EXACT).
+    """
+
+    lam: Tensor
+    log10: Tensor
+    lower: Tensor
+    upper: Tensor
+    status: Status
+    method: str
+    level: float | None
+    rounding: float
+    evaluations: int
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was proved about a model, what was found, and whether they agree.
+
+    ``violations`` counts inputs whose lam, computed in float64, exceeds the certified bound; it must be 0.
+    ``looseness_log10`` is the bound minus the largest value found, in decades.
+    """
+
+    target: str
+    seed: int
+    derivation: Derivation
+    bound: Evaluation
+    baseline: Evaluation
+    estimates: DataEstimates
+    worst: WorstCase
+    violations: int
+    looseness_log10: float
+    seconds: Mapping[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing found exceeds the bound."""
+        return self.violations == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as a JSON value (see ``fimtheory verify --json``)."""
+        graph = self.derivation.graph
+        _, classes = graph.require_classifier()
+        found = self.estimates
+        return {
+            "target": self.target,
+            "input_shape": list(graph.shapes[graph.input]),
+            "classes": classes,
+            "seed": self.seed,
+            "bound": {
+                "log10": self.bound.log10,
+                "value": self.bound.value,
+                "status": self.bound.status.value,
+                "rules": dict(self.bound.rules),
+            },
+            "baseline": {"log10": self.baseline.log10, "status": self.baseline.status.value},
+            "expected": {"log10": self.bound.expected_log10, "status": self.bound.expected_status.value},
+            "estimates": {
+                "n": len(found.lam),
+                "max": found.lam.max().item(),
+                "mean": found.lam.mean().item(),
+                "method": found.method,
+                "status": found.status.value,
+            },
+            "worst_case": {
+                "value": self.worst.value,
+                "log10": finite_or_none(self.worst.log10_value),
+                "starts": self.worst.starts,
+                "steps": self.worst.steps,
+                "status": self.worst.status.value,
+            },
+            "looseness_log10": finite_or_none(self.looseness_log10),
+            "violations": self.violations,
+            "assumptions": [condition.statement for condition in self.derivation.assumptions],
+            "derivation": {
+                "steps": len(self.derivation.steps),
+                "lemmas": len(self.derivation.lemmas),
+                "checked": True,
+            },
+            "seconds": dict(self.seconds),
+        }
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a float that JSON can hold, or None."""
+    return value if math.isfinite(value) else None
+
+
+def verify(
+    model: GraphModule | LayerGraph,
+    data: Tensor,
+    *,
+    target: str | None = None,
+    seed: int = 0,
+    starts: int = 32,
+    steps: int = 100,
+    progress: bool = False,
+) -> Verdict:
+    """Derive and replay the bound of a model's graph, evaluate it on the weights and try to exceed it.
+
+    Parameters
+    ----------
+    model : GraphModule or LayerGraph
+        A graph gets random weights from ``seed``.
+    data : Tensor
+        ``(N, *input)``: where lam is estimated, and where half of the searches start.
+    target : str, optional
+        What to call the model; by default the graph's name.
+    seed, starts, steps
+        Of the search for the worst input, which is free to leave the data's range.
+    progress : bool
+        Show progress bars on stderr.
+
+    Raises
+    ------
+    GraphError, MissingRuleError, WeightsError, NonFiniteError, DataError, AdjointTestError
+        See ``derive``, ``evaluate``, ``estimate`` and ``worst_case``.
+    """
+    seconds: dict[str, float] = {}
+    if isinstance(model, LayerGraph):
+        with _timed(seconds, "instantiate"):
+            model = instantiate(model, seed)
+    if not isinstance(model, GraphModule):
+        raise GraphError(f"verify takes a LayerGraph or a model made by ft.instantiate, got {type(model).__name__}")
+    graph = model.graph
+    _check_data(data, graph)
+    with _timed(seconds, "derive"):
+        derivation = derive(graph)
+    with _timed(seconds, "check"):
+        check(derivation)
+    with _timed(seconds, "bound"):
+        bound = evaluate(derivation, model, progress=progress)
+    with _timed(seconds, "baseline"):
+        usual = evaluate(baseline(graph), model, progress=progress)
+    with _timed(seconds, "estimate"):
+        found = estimates_on(model, data, seed=seed, progress=progress)
+    with _timed(seconds, "search"):
+        worst = worst_case(model, data, starts=starts, steps=steps, seed=seed, progress=progress)
+    suspects = data[found.log10 > bound.log10 - 0.01]
+    confirmed = estimates_on(double(model), suspects.double(), seed=seed).log10 if len(suspects) else torch.empty(0)
+    slack = math.log10(1 + 1e-9)  # rounding of lam in float64
+    violations = int((confirmed > bound.log10 + slack).sum() + (worst.log10_values > bound.log10 + slack).sum())
+    largest = max(found.log10.max().item(), worst.log10_value)
+    return Verdict(
+        target or graph.name, seed, derivation, bound, usual, found, worst, violations, bound.log10 - largest, seconds
+    )
+
+
+def estimates_on(
+    module: nn.Module,
+    data: Tensor,
+    method: str = "auto",
+    *,
+    level: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> DataEstimates:
+    """Estimate lam at every input of ``data``, in batches of 16.
+
+    Raises
+    ------
+    DataError, AdjointTestError, NonFiniteError
+        See ``fimtheory.estimate``.
+    """
+    batches = data.split(_BATCH)
+    if progress:
+        batches = track(batches, "estimates on data", console=Console(stderr=True), transient=True)
+    results = [estimate(module, batch, method, level=level, seed=seed) for batch in batches]
+    first = results[0]
+    if any(r.method != first.method for r in results):
+        raise DataError("the batches were estimated by different methods; name one with method=")
+    return DataEstimates(
+        torch.cat([r.lam for r in results]),
+        torch.cat([r.log10_lam for r in results]),
+        torch.cat([r.lower for r in results]),
+        torch.cat([r.upper for r in results]),
+        first.status,
+        first.method,
+        first.level,
+        first.rounding,
+        sum(r.evaluations for r in results),
+        sum(r.seconds for r in results),
+    )
+
+
+def _check_data(data: Tensor, graph: LayerGraph) -> None:
+    expected = tuple(graph.shapes[graph.input])
+    if tuple(data.shape[1:]) != expected or len(data) == 0:
+        raise DataError(f"data has shape {tuple(data.shape)}; {graph.name} takes a batch of at least 1 of {expected}")
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
