@@ -8,14 +8,27 @@ from typing import Any, Protocol, final
 import sympy
 
 from fimtheory.errors import GraphError
-from fimtheory.expressions import index_symbol
+from fimtheory.expressions import index_symbol, size_symbol
 from fimtheory.graph import Builder, Repeat
 from fimtheory.layers import Input, Layer, Shape, Size
 
-__all__ = ["INDEX", "BlockWriter", "WriteBlock", "check_count", "check_image", "check_sequence", "features", "repeat"]
+__all__ = [
+    "INDEX", "BlockWriter", "WriteBlock", "check_count", "check_image", "check_sequence", "repeat", "shape_after",
+    "size_at",
+]  # fmt: skip
 
 INDEX = index_symbol("l")
 """The index of a repeated block: l = 1, ..., count."""
+
+
+def size_at(name: str, index: Size) -> sympy.Expr:
+    """Return member ``index`` of a family of sizes.
+
+    >>> size_at("n", INDEX - 1)
+    n[l - 1]
+    """
+    base: Any = sympy.IndexedBase(size_symbol(name))
+    return base[index]
 
 
 @final
@@ -35,7 +48,9 @@ class BlockWriter:
 class WriteBlock(Protocol):
     """A function that writes a block that reads the node ``x`` and returns its last node."""
 
-    def __call__(self, block: BlockWriter, x: str, /) -> str: ...
+    def __call__(self, block: BlockWriter, x: str, /) -> str:
+        """Write into ``block``."""
+        ...
 
 
 def repeat(builder: Builder, name: str, x: str, *, shape: Shape, count: Size, write: WriteBlock) -> str:
@@ -57,11 +72,10 @@ def repeat(builder: Builder, name: str, x: str, *, shape: Shape, count: Size, wr
     return builder.add(name, Repeat(body.graph(), INDEX, count), x, block=name)
 
 
-def features(builder: Builder) -> Size:
-    """Return the length of the vector that the last node written returns."""
+def shape_after(builder: Builder) -> Shape:
+    """Return what the last node written returns."""
     written = builder.graph()
-    (length,) = written.shapes[written.output]
-    return length
+    return written.shapes[written.output]
 
 
 def check_image(shape: Any) -> Shape:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sympy
-
 from fimtheory import layers
 from fimtheory.errors import GraphError
 from fimtheory.expressions import size_symbol
-from fimtheory.families.blocks import INDEX, BlockWriter, check_count, check_image, check_sequence, features, repeat
+from fimtheory.families.blocks import (
+    INDEX,
+    BlockWriter,
+    check_count,
+    check_image,
+    check_sequence,
+    repeat,
+    shape_after,
+    size_at,
+)
 from fimtheory.graph import Builder, LayerGraph
 from fimtheory.layers import Pair, Shape, Size
 
@@ -82,7 +89,7 @@ def vgg(
     if pool is not None:
         x = builder.add("avgpool", layers.AdaptiveAvgPool2d(pool), x, block="pool")
     x = builder.add("flatten", layers.Flatten(), x, block="pool")
-    taken = features(builder)
+    (taken,) = shape_after(builder)
     widths = check_sequence("hidden", hidden) if hidden else ()
     for k, width in enumerate(widths):
         block = f"classifier.{3 * k}"
@@ -118,8 +125,7 @@ def _staged(builder: Builder, stages: Stages, batch_norm: bool, input_shape: Sha
 
 def _plain(builder: Builder, depth: Size, batch_norm: bool, input_shape: Shape | None) -> str:
     """Write ``depth`` convolutions with channels n[0], n[1], ..., and no pool between them."""
-    n = sympy.IndexedBase(size_symbol("n"))
-    shape = (n[0], size_symbol("H"), size_symbol("W")) if input_shape is None else check_image(input_shape)
+    shape = (size_at("n", 0), size_symbol("H"), size_symbol("W")) if input_shape is None else check_image(input_shape)
 
     def convolution(block: BlockWriter, x: str, taken: Size, produced: Size) -> str:
         x = block.add("conv", layers.Conv2d(taken, produced, (3, 3), padding=(1, 1)), x)
@@ -129,13 +135,15 @@ def _plain(builder: Builder, depth: Size, batch_norm: bool, input_shape: Shape |
     x = builder.add("x", layers.Input(shape))
     if isinstance(depth, int):
         for k in range(1, depth + 1):
-            x = convolution(BlockWriter(builder, f"features.{k}"), x, shape[0] if k == 1 else n[k - 1], n[k])
+            taken = shape[0] if k == 1 else size_at("n", k - 1)
+            x = convolution(BlockWriter(builder, f"features.{k}"), x, taken, size_at("n", k))
     else:
+        before, after = size_at("n", INDEX - 1), size_at("n", INDEX)
 
         def write(block: BlockWriter, x: str) -> str:
-            return convolution(block, x, n[INDEX - 1], n[INDEX])
+            return convolution(block, x, before, after)
 
-        x = repeat(builder, "features", x, shape=(n[INDEX - 1], *shape[1:]), count=depth, write=write)
+        x = repeat(builder, "features", x, shape=(before, *shape[1:]), count=depth, write=write)
     return x
 
 

@@ -13,6 +13,7 @@ __all__ = ["largest_ritz_value"]
 _MAX_STEPS = 320
 _CHECK_EVERY = 8
 _SETTLED = 2.0**-34
+_EXHAUSTED = 2.0**-40
 
 
 def largest_ritz_value(matrices: Tensor) -> float:
@@ -31,9 +32,11 @@ def largest_ritz_value(matrices: Tensor) -> float:
     basis = torch.zeros(batch, steps, n, dtype=matrices.dtype, device="cpu")
     basis[:, 0] = start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)
     tridiagonal = torch.zeros(batch, steps, steps, dtype=torch.float64, device="cpu")
+    size = torch.zeros(batch, dtype=torch.float64, device="cpu")
     estimate = 0.0
     for k in range(steps):
         image = (matrices @ basis[:, k, :, None])[..., 0]
+        size = torch.maximum(size, torch.linalg.vector_norm(image, dim=-1))
         done = basis[:, : k + 1]
         tridiagonal[:, k, k] = (basis[:, k].conj() * image).sum(-1).real
         for _ in range(2):  # twice is enough (Parlett, The Symmetric Eigenvalue Problem, section 6.9)
@@ -45,7 +48,9 @@ def largest_ritz_value(matrices: Tensor) -> float:
             if estimate - previous <= _SETTLED * estimate:
                 break
         if k + 1 < steps:
+            # An exhausted Krylov space leaves only rounding noise: continue that matrix with zero vectors.
+            exhausted = norm <= _EXHAUSTED * size
+            norm[exhausted] = 0.0
             tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = norm
-            # An exhausted Krylov space leaves rounding noise; the division then only adds vectors of norm <= 1.
-            basis[:, k + 1] = image / norm.clamp(min=2.0**-500)[:, None]
+            basis[:, k + 1] = torch.where(exhausted, 0.0, 1.0 / norm)[:, None] * image
     return estimate

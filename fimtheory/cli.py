@@ -1,0 +1,274 @@
+"""The command line: ``fimtheory derive | bound | estimate | verify | report | check | rules | families``.
+
+Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr).  With
+``--json`` stdout is exactly one JSON object; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fimtheory import tables
+from fimtheory.derive import baseline as derive_baseline
+from fimtheory.derive import derive as derive_bound
+from fimtheory.errors import CheckError, FimTheoryError
+from fimtheory.kernel import check as check_derivation
+from fimtheory.proof_files import derivation_to_json, load_derivation
+from fimtheory.targets import Target, parse_shape, resolve
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Derive, check and verify bounds on the input-space Fisher information of classifiers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+TargetName = Annotated[str, typer.Argument(help="Family (resnet18), zoo:NAME, or a saved graph (.json).")]
+InputShape = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3,32,32.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt (loaded weights-only).")]
+Seed = Annotated[int, typer.Option(help="Seed of random weights, data and searches.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Data = Annotated[
+    str | None, typer.Option(help="digits | random:N | npz:PATH | imagefolder:PATH | cifar10:PATH.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+TokenVariance = Annotated[
+    str | None, typer.Option(help="Assume that tokens entering a layer norm have at least this variance.")
+]
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@app.command()
+def derive(
+    target: TargetName,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    token_variance: TokenVariance = None,
+    save: Annotated[Path | None, typer.Option(help="Write the derivation to this .json file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the theorem for an architecture, with every step of its proof."""
+    made = resolve(target, parse_shape(input_shape), classes)
+    derivation = derive_bound(made.graph, token_variance=token_variance)
+    check_derivation(derivation)
+    if save is not None:
+        derivation.save(save)
+    if as_json:
+        _print_json(derivation_to_json(derivation))
+    else:
+        _out.print(str(derivation), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def bound(
+    target: TargetName,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    token_variance: TokenVariance = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the certified bound on a model's weights, step by step."""
+    from fimtheory.evaluation import evaluate
+
+    made = resolve(target, parse_shape(input_shape), classes)
+    model = made.model(weights, seed, device)
+    derivation = derive_bound(made.graph, token_variance=token_variance)
+    check_derivation(derivation)
+    found = evaluate(derivation, model, progress=True)
+    usual = evaluate(derive_baseline(made.graph), model, progress=True)
+    if as_json:
+        _print_json(tables.bound_json(made.name, derivation, found, usual))
+    else:
+        _out.print(tables.step_table(made.name, found))
+        _out.print(tables.bound_table(found, usual, derivation))
+
+
+@app.command()
+def estimate(
+    target: TargetName,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: Data = None,
+    n: Annotated[int | None, typer.Option("--n", help="Use this many inputs of the data.")] = None,
+    method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
+    level: Annotated[float | None, typer.Option(help="Confidence of an upper limit by Lanczos.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate lam at every input of a dataset."""
+    from fimtheory.verification import estimates_on
+
+    made = resolve(target, parse_shape(input_shape), classes)
+    model = made.model(weights, seed, device)
+    inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
+    found = estimates_on(model, inputs, method, level=level, seed=seed, progress=True)
+    if as_json:
+        _print_json(tables.estimates_json(found))
+    else:
+        _out.print(tables.estimates_table(made.name, found))
+
+
+@app.command()
+def verify(
+    target: TargetName,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: Data = None,
+    n: Annotated[int, typer.Option("--n", help="Use this many inputs of the data.")] = 64,
+    starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
+    steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Derive, replay and evaluate the bound, then try to exceed it on data and by search."""
+    from fimtheory.verification import verify as verify_model
+
+    made = resolve(target, parse_shape(input_shape), classes)
+    model = made.model(weights, seed, device)
+    inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
+    verdict = verify_model(
+        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=True
+    )
+    if as_json:
+        _print_json(verdict.to_json())
+    else:
+        _out.print(tables.verdict_table(verdict))
+    if not verdict.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    targets: Annotated[list[str], typer.Argument(help="One or more targets.")],
+    out: Annotated[Path, typer.Option(help="Directory for the .tex and .pdf files.")] = Path("reports"),
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: Data = None,
+    n: Annotated[int, typer.Option("--n", help="Use this many inputs of the data.")] = 64,
+    starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
+    steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
+    theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
+) -> None:
+    """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed)."""
+    from fimtheory.reporting import report as write_report
+    from fimtheory.verification import verify as verify_model
+
+    made = [resolve(target, parse_shape(input_shape), classes) for target in targets]
+    chapters: list[Any] = []
+    for each in made:
+        if theorem_only or not each.graph.is_concrete():
+            chapters.append(derive_bound(each.graph))
+            continue
+        model = each.model(weights, seed, device)
+        inputs = _inputs(each, data, n, seed).to(next(model.parameters()))
+        chapters.append(
+            verify_model(model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, progress=True)
+        )
+    for path in write_report(chapters, out):
+        _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    targets: Annotated[list[str], typer.Argument(help="Saved derivations (.json) or targets.")],
+    as_json: AsJson = False,
+) -> None:
+    """Replay derivations step by step."""
+    results = []
+    for target in targets:
+        derivation = _saved(target) or derive_bound(resolve(target, None, None).graph)
+        entry = {"target": target, "lemmas": len(derivation.lemmas), "steps": len(derivation.steps), "holds": True}
+        try:
+            check_derivation(derivation)
+        except CheckError as error:
+            entry |= {"holds": False, "error": str(error)}
+        results.append(entry)
+    if as_json:
+        _print_json({"results": results})
+    else:
+        _out.print(tables.check_table(results))
+    if not all(entry["holds"] for entry in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rules(as_json: AsJson = False) -> None:
+    """List the layer types and what is known about each."""
+    if as_json:
+        _print_json(tables.rules_json())
+    else:
+        _out.print(tables.rules_table())
+
+
+@app.command()
+def families(as_json: AsJson = False) -> None:
+    """List the targets that need no file."""
+    if as_json:
+        _print_json(tables.targets_json())
+    else:
+        _out.print(tables.targets_table())
+
+
+def _saved(target: str) -> Any:
+    """Return a saved derivation, or None where ``target`` is something else."""
+    from fimtheory.files import read_json
+    from fimtheory.proof_files import derivation_from_json
+
+    if not target.endswith(".json"):
+        return None
+    value = read_json(target)
+    if isinstance(value, dict) and value.get("format") == "fimtheory-derivation":
+        return derivation_from_json(value, where=target)
+    return None
+
+
+def _inputs(target: Target, data: str | None, n: int | None, seed: int) -> Any:
+    from fimtheory.data import load_data
+
+    shape = tuple(int(size) for size in target.graph.shapes[target.graph.input])
+    return load_data(data or target.default_data, shape, n, seed).inputs
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status = app(standalone_mode=False)
+    except FimTheoryError as error:
+        _fail(str(error))
+    except typer.Abort:
+        _fail("interrupted")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    _err.print("fimtheory: " + " ".join(message.split()), style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

@@ -1,0 +1,123 @@
+"""TARGET of the command line: a family, a zoo model or a saved graph, with its weights and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from fimtheory import families
+from fimtheory.errors import TargetError
+from fimtheory.files import load_graph
+from fimtheory.graph import LayerGraph
+
+if TYPE_CHECKING:
+    from fimtheory.instantiate import GraphModule
+
+__all__ = ["Target", "parse_shape", "resolve"]
+
+_ZOO = "zoo:"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A named graph; ``zoo`` is the name of its trained weights in the zoo, or None."""
+
+    name: str
+    graph: LayerGraph
+    zoo: str | None
+
+    def model(self, weights: Path | None, seed: int, device: str) -> GraphModule:
+        """Return the graph as a torch model: with the weights of a file, of the zoo, or drawn from ``seed``.
+
+        Raises
+        ------
+        WeightsError, NonFiniteError, SymbolicSizeError, TargetError
+            The weights do not fit, or the device does not exist.
+        """
+        from fimtheory.instantiate import instantiate
+
+        where = _device(device)
+        if self.zoo is None or weights is not None:
+            return instantiate(self.graph, seed, weights, device=where)
+        from fimtheory import zoo
+
+        return zoo.load(self.zoo).to(where)
+
+    @property
+    def default_data(self) -> str:
+        """Data used when none are named."""
+        return "random:64" if self.zoo is None else "digits"
+
+
+def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> Target:
+    """Return the target a user named.
+
+    Parameters
+    ----------
+    target : str
+        A preset (``resnet18``), a symbolic family (``resnet``), ``zoo:NAME``, or the path of a saved graph.
+    shape, classes
+        Input shape and number of classes of a preset; None for its own.
+
+    Raises
+    ------
+    TargetError
+        Nothing has that name, or the sizes of this kind of target are fixed.
+    """
+    if target.startswith(_ZOO):
+        from fimtheory import zoo
+
+        name = target.removeprefix(_ZOO)
+        if name not in zoo.names():
+            raise TargetError(f"no zoo model {name!r}; there are {', '.join(zoo.names())}")
+        _refuse_sizes(target, shape, classes)
+        return Target(target, zoo.graph(name), name)
+    if target in families.PRESETS:
+        return Target(target, families.PRESETS[target].build(classes, shape), None)
+    if target in families.SYMBOLIC:
+        _refuse_sizes(target, shape, classes)
+        return Target(target, families.SYMBOLIC[target].build(), None)
+    if target.endswith(".json"):
+        _refuse_sizes(target, shape, classes)
+        return Target(Path(target).stem, load_graph(target), None)
+    if target.endswith((".onnx", ".pt2")) or ":" in target:
+        raise TargetError(f"{target}: importing models is not part of this version; save a LayerGraph as .json instead")
+    raise TargetError(
+        f"{target!r} is no family, zoo model (zoo:NAME) or saved graph (.json); `fimtheory families` lists the names"
+    )
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape written as "3,32,32".
+
+    Raises
+    ------
+    TargetError
+        It is not a list of positive integers.
+
+    >>> parse_shape("3,32,32")
+    (3, 32, 32)
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise TargetError(f"--input {text}: expected positive integers separated by commas, such as 3,32,32")
+    return tuple(int(part) for part in parts)
+
+
+def _refuse_sizes(target: str, shape: tuple[int, ...] | None, classes: int | None) -> None:
+    if shape is not None or classes is not None:
+        raise TargetError(f"{target} has sizes of its own; --input and --classes are for families such as resnet18")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
+        return name
+    raise TargetError(f"--device {name}: not available here; use cpu or auto")
