@@ -9,6 +9,7 @@ from fimtheory.claims import Claim, Quantity
 from fimtheory.derivation import Step
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Add, Concat
+from fimtheory.regions import elementary
 from fimtheory.registry import Site, find_rule, require_rule
 from fimtheory.symmetry import flips
 
@@ -40,16 +41,29 @@ class BlockSteps:
         self._token_variance = token_variance
         self._fold = fold
         self._flips = flips(body)
-        self._found: dict[tuple[Quantity, str], int] = {}
+        self._found: dict[tuple[Quantity, str, str], int] = {}
+        self._entry = body.input
         self.steps: list[Step] = []
 
     def conclude(self, quantity: Quantity) -> int:
-        """Bound ``quantity`` of the whole block and return the position of the concluding step."""
+        """Bound ``quantity`` of the whole block and return the position of the concluding step.
+
+        Every region between separating nodes is bounded as a function of its own entry, so that the conclusion is a
+        product over regions.
+        """
         inside = {m for node in self._body.order[1:] for m in self._run_ending_at(node, quantity)[:-1]}
-        for node in self._body.order[1:]:
-            if node not in inside:
-                self._found[quantity, node] = self._bound(quantity, node)
-        return self._found[quantity, self._body.output]
+        done: int | None = None
+        for entry, members in elementary(self._body):
+            if members[-1] in inside:
+                continue
+            self._entry = entry if len(members) > 1 else self._body.inputs(self._run_ending_at(members[0], quantity)[0])[0]
+            for node in members:
+                if node not in inside:
+                    self._found[quantity, self._entry, node] = self._bound(quantity, node)
+            own = self._found[quantity, self._entry, members[-1]]
+            done = own if done is None else self._compose(quantity, members[-1], "series", (done, own))
+        assert done is not None, "a block has at least one layer"
+        return done
 
     def _run_ending_at(self, node: str, quantity: Quantity) -> tuple[str, ...]:
         """Return the longest run of layers that ends at ``node`` and has a rule of its own."""
@@ -69,9 +83,9 @@ class BlockSteps:
         run = self._run_ending_at(node, quantity)
         source = self._body.inputs(run[0])[0]
         own = self._layer_step(quantity, run)
-        if source == self._body.input:
+        if source == self._entry:
             return own
-        return self._compose(quantity, node, "series", (self._found[quantity, source], own))
+        return self._compose(quantity, node, "series", (self._found[quantity, self._entry, source], own))
 
     def _layer_step(self, quantity: Quantity, run: tuple[str, ...]) -> int:
         """Append the step that applies a layer rule to a run of nodes."""
@@ -91,38 +105,38 @@ class BlockSteps:
             token_variance=self._token_variance,
         )
         start = run[-1] if quantity is Quantity.TOKEN_NORM else source
-        return self._append(quantity, start, run[-1], found.name, premises, found.function(site), whole=False)
+        return self._append(quantity, start, run[-1], found.name, premises, found.function(site), layer=True)
 
     def _premise(self, need: Quantity, node: str) -> int:
         """Return the position of a step that bounds ``need`` at ``node``, by rule or else by assumption."""
-        if (need, node) not in self._found:
+        if (need, node, node) not in self._found:
             kind = type(self._body.layer(node))
             if node != self._body.input and find_rule((kind,), need) is not None:
-                self._found[need, node] = self._layer_step(need, (node,))
+                self._found[need, node, node] = self._layer_step(need, (node,))
             else:
                 claim = inference.assumed_token_norm(self._letter, self._index, node)
-                self._found[need, node] = self._append(need, node, node, "assumption", (), claim, whole=False)
-        return self._found[need, node]
+                self._found[need, node, node] = self._append(need, node, node, "assumption", (), claim, layer=True)
+        return self._found[need, node, node]
 
     def _join(self, quantity: Quantity, node: str) -> int:
         premises = tuple(
-            self._identity(quantity) if source == self._body.input else self._found[quantity, source]
+            self._identity(quantity) if source == self._entry else self._found[quantity, self._entry, source]
             for source in self._body.inputs(node)
         )
         rule = inference.join_rule(self._body, self._flips, quantity, node)
         return self._compose(quantity, node, rule, premises)
 
     def _identity(self, quantity: Quantity) -> int:
-        start = self._body.input
-        if (quantity, start) not in self._found:
+        key = quantity, self._entry, self._entry
+        if key not in self._found:
             claim = inference.composed(quantity, sympy.Integer(1))
-            self._found[quantity, start] = self._append(quantity, start, start, "identity", (), claim, whole=True)
-        return self._found[quantity, start]
+            self._found[key] = self._append(quantity, self._entry, self._entry, "identity", (), claim)
+        return self._found[key]
 
     def _compose(self, quantity: Quantity, node: str, rule: str, premises: tuple[int, ...]) -> int:
         combine = inference.COMPOSITIONS[quantity, rule]
         claim = inference.composed(quantity, combine([self.steps[p].name for p in premises]))
-        return self._append(quantity, self._body.input, node, rule, premises, claim, whole=True)
+        return self._append(quantity, self.steps[premises[0]].source, node, rule, premises, claim)
 
     def _append(
         self,
@@ -133,8 +147,9 @@ class BlockSteps:
         premises: tuple[int, ...],
         claim: Claim,
         *,
-        whole: bool,
+        layer: bool = False,
     ) -> int:
-        name = inference.step_name(quantity, whole=whole, letter=self._letter, node=target, index=self._index)
+        scope = "layer" if layer else "block" if source == self._body.input else "region"
+        name = inference.step_name(quantity, scope, self._letter, target, self._index)
         self.steps.append(Step(name, quantity, source, target, rule, premises, claim))
         return len(self.steps) - 1

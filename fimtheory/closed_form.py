@@ -23,7 +23,7 @@ Definitions = dict[sympy.Expr, sympy.Expr]
 
 
 def conclusion(steps: Sequence[Step], position: int) -> tuple[sympy.Expr, Definitions]:
-    """Write out step ``position`` in measured symbols; long sub-expressions keep their names.
+    """Write out step ``position`` in measured symbols; token norms and long sub-expressions keep their names.
 
     Returns the closed form and the definitions of the names it keeps.
     """
@@ -31,7 +31,8 @@ def conclusion(steps: Sequence[Step], position: int) -> tuple[sympy.Expr, Defini
     kept: Definitions = {}
     for step in steps[: position + 1]:
         expression = step.claim.expression.xreplace(written)
-        if expression.count_ops() > MAX_OPERATIONS and step is not steps[position]:
+        long = step.quantity is Quantity.TOKEN_NORM or expression.count_ops() > MAX_OPERATIONS
+        if long and step is not steps[position]:
             kept[step.name] = expression
         else:
             written[step.name] = expression

@@ -6,6 +6,7 @@ expression from a fixed list of heads and refuses everything else.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sympy
@@ -13,7 +14,7 @@ from sympy.core.function import UndefinedFunction
 
 from fimtheory.errors import FormatError
 
-__all__ = ["MAX_DEPTH", "from_json", "index_symbol", "nonnegative", "size_symbol", "to_json"]
+__all__ = ["MAX_DEPTH", "from_json", "index_symbol", "nonnegative", "positive", "size_symbol", "to_json"]
 
 MAX_DEPTH = 64
 """Deepest nesting accepted from a file."""
@@ -44,9 +45,17 @@ def nonnegative(name: str, index: sympy.Expr | None = None) -> sympy.Expr:
     >>> nonnegative("a", index_symbol("i"))
     a[i]
     """
-    if index is None:
-        return sympy.Symbol(name, nonnegative=True)
-    return sympy.IndexedBase(sympy.Symbol(name, nonnegative=True))[index]
+    return _member(sympy.Symbol(name, nonnegative=True), index)
+
+
+def positive(name: str, index: sympy.Expr | None = None) -> sympy.Expr:
+    """Return the symbol of a positive number, or its ``index``-th member."""
+    return _member(sympy.Symbol(name, positive=True), index)
+
+
+@lru_cache(maxsize=65536)
+def _member(symbol: sympy.Symbol, index: sympy.Expr | None) -> sympy.Expr:
+    return symbol if index is None else sympy.IndexedBase(symbol)[index]
 
 
 def size_symbol(name: str) -> sympy.Symbol:
@@ -142,6 +151,8 @@ def _read(value: Any, where: str, depth: int) -> Any:
 def _kind(symbol: sympy.Symbol) -> str:
     if symbol.is_integer:
         return "positive integer" if symbol.is_positive else "integer"
+    if symbol.is_positive:
+        return "positive"
     if symbol.is_nonnegative:
         return "nonnegative"
     raise TypeError(f"closed forms use sizes, indices and nonnegative symbols, not {symbol!r}")
@@ -152,6 +163,8 @@ def _symbol(name: Any, kind: Any, where: str) -> sympy.Symbol:
         raise FormatError(f"{where}: a symbol's name is a string of 1 to 200 characters, got {_short(name)}")
     if kind == "nonnegative":
         return sympy.Symbol(name, nonnegative=True)
+    if kind == "positive":
+        return sympy.Symbol(name, positive=True)
     if kind == "positive integer":
         return sympy.Symbol(name, integer=True, positive=True)
     if kind == "integer":

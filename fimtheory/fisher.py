@@ -255,7 +255,7 @@ class FisherOperator:
 
     def _logits_and_jvp(self, v: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), derivative_kernels(), _named_derivative_errors("forward-mode"):
-            logits, result = torch.func.jvp(self.module, (self.x,), (v.to(self.x),))
+            logits, result, *_ = torch.func.jvp(self.module, (self.x,), (v.to(self.x),))
         self.evaluations += len(v)
         remedy = "evaluate fimtheory.fisher.double(module) in float64"
         return logits, _require_finite(result.double(), "J v", remedy)
@@ -364,10 +364,10 @@ class FisherOperator:
                 "time"
             )
         raise AdjointTestError(
-            f"input {i}: forward mode gives <J v, u> = {forward[i]:.9g}, reverse mode <v, J^T u> = {reverse[i]:.9g}; one "
-            "derivative is wrong, so no estimate can be trusted. torch's batch norm is known to do this at batch size 1 "
-            "when flatten(2).transpose(1, 2) follows: pass the input twice. Otherwise correct the backward or jvp of "
-            "the module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
+            f"input {i}: forward mode gives <J v, u> = {forward[i]:.9g}, reverse mode <v, J^T u> = {reverse[i]:.9g}; "
+            "one is wrong, so no estimate can be trusted. torch's batch norm is known to do this at batch size 1 when "
+            "flatten(2).transpose(1, 2) follows: pass the input twice. Otherwise correct the backward or jvp of the "
+            "module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
         )
 
 

@@ -121,13 +121,20 @@ def assumed_token_norm(letter: str, index: sympy.Expr | None, node: str) -> Clai
     return Claim(Relation.LE, radius.symbol, _REFERENCE, (Condition(statement),), (radius,))
 
 
-_PREFIX = {Quantity.GAIN: "l L", Quantity.JACOBIAN_VARIANCE: "c C", Quantity.TOKEN_NORM: "R R"}
+_PREFIXES = {
+    Quantity.GAIN: {"layer": "l", "region": "M", "block": "L"},
+    Quantity.JACOBIAN_VARIANCE: {"layer": "c", "region": "B", "block": "C"},
+    Quantity.TOKEN_NORM: {"layer": "R"},
+}
 
 
-def step_name(quantity: Quantity, *, whole: bool, letter: str, node: str, index: sympy.Expr | None) -> sympy.Expr:
-    """Return the symbol a step introduces: small letters for one layer, capitals for all up to ``node``."""
-    prefix = _PREFIX[quantity].split()[whole]
-    return nonnegative(f"{prefix}_{letter}_{node}", index)
+def step_name(quantity: Quantity, scope: str, letter: str, node: str, index: sympy.Expr | None) -> sympy.Expr:
+    """Return the symbol that a step about ``node`` introduces.
+
+    ``scope`` is "layer" for one layer by itself, "block" for everything from the block's input up to ``node``, and
+    "region" for everything from a node inside the block on.
+    """
+    return nonnegative(f"{_PREFIXES[quantity][scope]}_{letter}_{node}", index)
 
 
 def repeated(factor: sympy.Expr, index: sympy.Symbol | None, count: int | sympy.Expr) -> sympy.Expr:

@@ -135,13 +135,9 @@ class _Proof:
         found = rule_named(step.rule)
         expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
         _same_claim(step.claim, expected, where)
-        name = inference.step_name(
-            step.quantity,
-            whole=found is None and step.rule != "assumption",
-            letter=self._lemma.letter,
-            node=step.target,
-            index=self._index,
-        )
+        by_layer = found is not None or step.rule == "assumption"
+        scope = "layer" if by_layer else "block" if step.source == self._body.input else "region"
+        name = inference.step_name(step.quantity, scope, self._lemma.letter, step.target, self._index)
         if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
             raise CheckError(f"{where}: must introduce the new name {name}")
         if not of:
@@ -185,32 +181,29 @@ class _Proof:
         return run
 
     def _by_inference(self, step: Step, premises: list[Step], where: str) -> Claim:
-        start = self._body.input
         if step.rule == "assumption":
             if step.quantity is not Quantity.TOKEN_NORM or step.source != step.target or premises:
                 raise CheckError(f"{where}: only the norm of tokens at a node may be assumed")
             return inference.assumed_token_norm(self._lemma.letter, self._index, step.target)
         combine = inference.COMPOSITIONS.get((step.quantity, step.rule))
         if step.rule == "identity" and step.quantity in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE):
-            if premises or (step.source, step.target) != (start, start):
-                raise CheckError(f"{where}: the identity is the map from {start} to itself")
+            if premises or step.source != step.target:
+                raise CheckError(f"{where}: the identity is the map from a node to itself")
             return inference.composed(step.quantity, sympy.Integer(1))
         if combine is None:
             raise CheckError(f"{where}: there is no rule {step.rule!r} for the {step.quantity}")
-        if step.source != start or any(p.quantity is not step.quantity for p in premises):
-            raise CheckError(f"{where}: {step.rule} composes bounds on the {step.quantity} from {start}")
+        if any(p.quantity is not step.quantity for p in premises):
+            raise CheckError(f"{where}: {step.rule} composes bounds on the {step.quantity}")
+        links = [(p.source, p.target) for p in premises]
         if step.rule == "series":
-            links = [(p.source, p.target) for p in premises]
-            if len(links) != 2 or links[0][0] != start or links[0][1] != links[1][0] or links[1][1] != step.target:
-                raise CheckError(f"{where}: premises do not lead from {start} to {step.target}: {links}")
+            if len(links) != 2 or links != [(step.source, links[0][1]), (links[0][1], step.target)]:
+                raise CheckError(f"{where}: premises do not lead from {step.source} to {step.target}: {links}")
         else:
             expected = inference.join_rule(self._body, self._flips, step.quantity, step.target)
             if step.rule != expected:
                 raise CheckError(f"{where}: {expected} applies there, not {step.rule}")
-            if tuple(p.target for p in premises) != self._body.inputs(step.target) or any(
-                p.source != start for p in premises
-            ):
-                raise CheckError(f"{where}: premises are not the bounds of what {step.target} reads")
+            if links != [(step.source, read) for read in self._body.inputs(step.target)]:
+                raise CheckError(f"{where}: premises do not bound what {step.target} reads from {step.source}")
         return inference.composed(step.quantity, combine([p.name for p in premises]))
 
 

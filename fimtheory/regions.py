@@ -15,7 +15,7 @@ from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.layers import Linear
 from fimtheory.symmetry import Symmetry, symmetry_of
 
-__all__ = ["Region", "head_of", "regions"]
+__all__ = ["Region", "elementary", "head_of", "regions"]
 
 
 @final
@@ -42,7 +42,7 @@ def regions(graph: LayerGraph) -> list[Region]:
     """
     blocks: list[Region] = []
     head = head_of(graph)
-    for entry, members in _elementary(graph):
+    for entry, members in elementary(graph):
         if members == (head,):
             continue
         name = graph[members[-1]].block
@@ -57,8 +57,8 @@ def regions(graph: LayerGraph) -> list[Region]:
     return blocks
 
 
-def _elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Entry and members of each region between neighbouring separators.
+def elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield entry and members of each region between neighbouring separators, in order.
 
     In a topological order a node is a separator exactly when no edge passes over it.
     """

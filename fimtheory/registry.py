@@ -14,7 +14,7 @@ import sympy
 
 from fimtheory.claims import Measured, Quantity, Reference
 from fimtheory.errors import MissingRuleError, RuleError
-from fimtheory.expressions import nonnegative
+from fimtheory.expressions import nonnegative, positive
 from fimtheory.layers import Layer, Shape
 
 __all__ = ["Measure", "Rule", "Site", "find_measure", "find_rule", "measure", "measures", "require_rule", "rule", "rule_named", "rules"]
@@ -30,7 +30,7 @@ class Measure:
 
     ``latex`` and ``text`` are format strings with one field ``{at}`` for the layer's name; ``suffix`` tells the
     measure's symbol from the others of the same node (empty for the operator norm).  ``exact`` says its value is known
-    exactly, so that an expression may also decrease in it; every other measure is known from above only.
+    exactly and positive, so that an expression may also decrease in it; every other measure is known from above only.
     """
 
     kind: str
@@ -112,9 +112,10 @@ class Site:
         MissingRuleError
             No measure of that name is registered.
         """
-        suffix = find_measure(kind).suffix
-        name = "_".join(part for part in (self.letter, "∘".join(reversed(self.nodes)), suffix) if part)
-        return Measured(nonnegative(name, self.index), kind, self.nodes)
+        declared = find_measure(kind)
+        name = "_".join(part for part in (self.letter, "∘".join(reversed(self.nodes)), declared.suffix) if part)
+        symbol = positive(name, self.index) if declared.exact else nonnegative(name, self.index)
+        return Measured(symbol, kind, self.nodes)
 
 
 _RULES: dict[tuple[LayerTypes, Quantity], Rule] = {}

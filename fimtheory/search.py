@@ -24,6 +24,12 @@ __all__ = ["Domain", "WorstCase", "log_lam_gradient", "worst_case"]
 
 Box = tuple[float | Tensor, float | Tensor]
 
+_MEMORY = 5
+"""Steps from which the curvature of log lam is modelled."""
+
+_PATIENCE = 3
+"""Failures in a row after which a start drops its model and follows the gradient again."""
+
 
 @dataclass(frozen=True)
 class WorstCase:
@@ -132,7 +138,7 @@ def log_lam_gradient(operator: FisherOperator, u: Tensor) -> Tensor:
     """
 
     def log_rayleigh(x: Tensor) -> Tensor:
-        logits, pullback = torch.func.vjp(operator.module, x)
+        logits, pullback, *_ = torch.func.vjp(operator.module, x)
         factor = SoftmaxFactor((logits.double() / operator.temperature).log_softmax(1), operator.temperature)
         (g,) = pullback(factor.apply_transposed(u).to(logits.dtype))
         scaled = times_power_of_two(g.double().flatten(1), -operator.jacobian_exponent.unsqueeze(1))
@@ -166,8 +172,8 @@ def worst_case(
     """Ascend log lam(x) from many starts and return the largest lam found, a lower bound on the supremum.
 
     Half of the starts are the data points with the largest lam (all of them, if they are fewer); the others are random:
-    around data points at several scales, between them, and far outside.  Steps follow the normalised gradient with a
-    length of their own per start: 1.5 times longer after a success, half as long after a failure, which is undone.
+    around data points at several scales, between them, and far outside.  Directions are quasi-Newton; each start has a
+    largest step length of its own, which doubles after a success and halves after a failure, and a failure is undone.
 
     Parameters
     ----------
@@ -281,6 +287,42 @@ def _scale(data: Tensor) -> float:
     return data.double().square().mean().sqrt().item()
 
 
+class _Curvature:
+    """Limited-memory BFGS model of ``-log lam`` for each start (two-loop recursion, Nocedal 1980).
+
+    Worst inputs lie on ridges where two classes tie: steep across, nearly flat along.  The gradient alone zigzags there.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Return an ascent direction ``(S, d)`` with its natural length; a start without pairs keeps its gradient."""
+        q, coefficients, scale = gradient, [], torch.ones_like(gradient[:, :1])
+        for step, change, weight in reversed(self._pairs):
+            coefficients.append(weight * (step * q).sum(1, keepdim=True))
+            q = q - coefficients[-1] * change
+        for _, change, weight in self._pairs:
+            usable = weight > 0
+            scale = torch.where(usable, 1 / (weight * change.square().sum(1, keepdim=True)).where(usable, 1.0), scale)
+        q = scale * q
+        for (step, change, weight), coefficient in zip(self._pairs, reversed(coefficients), strict=True):
+            q = q + step * (coefficient - weight * (change * q).sum(1, keepdim=True))
+        return torch.where((q * gradient).sum(1, keepdim=True) > 0, q, gradient)
+
+    def learn(self, step: Tensor, change: Tensor) -> None:
+        """Take in a step and the change of the gradient of ``-log lam`` along it, ``(S, d)``; zero rows add nothing."""
+        product = (step * change).sum(1, keepdim=True)
+        usable = product > 1e-12 * step.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
+        weight = torch.where(usable, 1 / product.where(usable, 1.0), 0.0)
+        self._pairs = [*self._pairs[1 - _MEMORY :], (step, change, weight)]
+
+    def forget(self, starts: Tensor) -> None:
+        """Return the marked starts, ``(S,)`` bool, to the plain gradient."""
+        for _, _, weight in self._pairs:
+            weight[starts] = 0
+
+
 def _ascend(
     module: nn.Module,
     x: Tensor,
@@ -293,16 +335,20 @@ def _ascend(
     """Return where the starts end, and the steps taken: fewer than asked once every step length is negligible."""
     operator = FisherOperator(module, x, temperature)
     pair = _top_pair(operator)
-    log_lam, u, gradient = _log_lam(operator, pair), pair.vector, log_lam_gradient(operator, pair.vector)
-    reach = _norms(x).clamp(min=(_scale(domain.centres) or 1.0) * x[0].numel() ** 0.5)
-    length = 0.1 * reach if domain.ball is None else (0.1 * reach).clamp(max=domain.ball / 2)
-    taken = 0
+    log_lam, u = _log_lam(operator, pair), pair.vector
+    gradient = log_lam_gradient(operator, u).double().flatten(1)
+    size = _norms(x).clamp(min=(_scale(domain.centres) or 1.0) * x[0].numel() ** 0.5)
+    length = 0.1 * size if domain.ball is None else (0.1 * size).clamp(max=domain.ball / 2)
+    curvature, taken = _Curvature(), 0
+    failures, modelled = torch.zeros_like(length), torch.zeros_like(length, dtype=torch.bool)
     for _ in track(range(steps), "worst case", console=Console(stderr=True), disable=not progress):
         taken += 1
-        random = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
-        flat = _column(_norms(gradient) == 0, x)  # no slope here: look around
-        direction, _ = normalised(torch.where(flat, random, gradient.double()))
-        trial = domain.project((x.double() + _column(length, x) * direction).to(x.dtype))
+        random = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(x.device)
+        flat = gradient.norm(dim=1) == 0  # no slope here: look around
+        direction = torch.where(flat.unsqueeze(1), random, curvature.direction(gradient))
+        unit, natural = normalised(direction)
+        reach = torch.where(modelled & ~flat, torch.minimum(natural, length), length)
+        trial = domain.project((x.double() + (reach.unsqueeze(1) * unit).view_as(x)).to(x.dtype))
         with torch.no_grad():
             finite = module(trial).isfinite().all(1)
         trial = torch.where(_column(finite, x), trial, x)
@@ -311,12 +357,18 @@ def _ascend(
         pair = _top_pair(operator, u + jitter)  # the jitter lets another eigenvector take over
         trial_log_lam = _log_lam(operator, pair)
         better = finite & (trial_log_lam > log_lam)
-        trial_gradient = log_lam_gradient(operator, pair.vector)
+        moved = better.unsqueeze(1)
+        trial_gradient = log_lam_gradient(operator, pair.vector).double().flatten(1)
+        step = (trial.double() - x.double()).flatten(1)
+        curvature.learn(torch.where(moved, step, 0.0), torch.where(moved, gradient - trial_gradient, 0.0))
+        failures = torch.where(better, 0, failures + 1)
+        curvature.forget(failures >= _PATIENCE)
+        modelled = (modelled | better) & (failures < _PATIENCE)
         log_lam = torch.where(better, trial_log_lam, log_lam)
         x = torch.where(_column(better, x), trial, x)
-        gradient = torch.where(_column(better, x), trial_gradient, gradient)
-        u = torch.where(better.unsqueeze(1), pair.vector, u)
-        length = torch.where(better, 1.5 * length, 0.5 * length).clamp(max=_norms(x).clamp(min=reach))
-        if (length <= torch.finfo(x.dtype).eps * reach).all():
+        u, gradient = torch.where(moved, pair.vector, u), torch.where(moved, trial_gradient, gradient)
+        length = torch.where(better, torch.maximum(2 * reach, length), 0.5 * reach)
+        length = torch.minimum(length, _norms(x).clamp(min=size))
+        if (length <= torch.finfo(x.dtype).eps * size).all():
             break
     return x, taken

@@ -43,12 +43,12 @@ def resnet(
     widths
         Width of each stage; by default 64, 128, ... and with the "cifar" stem 16, 32, ...
     stem
-        "imagenet": 7x7 convolution of stride 2 and 3x3 max pool; "cifar": 3x3 convolution; None: the input already
-        has ``widths[0]`` channels.
+        "imagenet": 7x7 convolution of stride 2 and 3x3 max pool; "cifar": 3x3 convolution; None: the input has
+        the channels of the first stage's blocks (basic: ``widths[0]``, bottleneck: four times that).
     classes
         Number of logits.
     input_shape
-        (channels, height, width); by default (3, 224, 224), (3, 32, 32) and (widths[0], H, W) for the three stems.
+        (channels, height, width); by default (3, 224, 224), (3, 32, 32) and (c, H, W) with those c for the three stems.
     name
         Name of the graph.
 
@@ -81,8 +81,8 @@ def resnet(
         raise GraphError(f"{len(widths)} widths {widths} for {len(counts)} stages; expected one width per stage")
 
     builder = Builder(name)
-    x, channels = _stem(builder, stem, widths[0], input_shape)
     write, expansion = _BLOCKS[block]
+    x, channels = _stem(builder, stem, widths[0], widths[0] * expansion, input_shape)
     for k, (count, width) in enumerate(zip(counts, widths, strict=True)):
         x = _stage(builder, x, f"layer{k + 1}", count, write, channels, width, width * expansion, 1 if k == 0 else 2)
         channels = width * expansion
@@ -92,10 +92,12 @@ def resnet(
     return builder.graph()
 
 
-def _stem(builder: Builder, stem: str | None, width: Size, input_shape: Shape | None) -> tuple[str, Size]:
+def _stem(
+    builder: Builder, stem: str | None, width: Size, unchanged: Size, input_shape: Shape | None
+) -> tuple[str, Size]:
     """Write the stem and return its last node and its channels."""
     if stem is None:
-        shape = (width, size_symbol("H"), size_symbol("W")) if input_shape is None else check_image(input_shape)
+        shape = (unchanged, size_symbol("H"), size_symbol("W")) if input_shape is None else check_image(input_shape)
         return builder.add("x", layers.Input(shape)), shape[0]
     default = (3, 224, 224) if stem == "imagenet" else (3, 32, 32)
     shape = default if input_shape is None else check_image(input_shape)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from fimtheory.errors import ShapeError
 from fimtheory.norms.certified import CertifiedNorm, unscaled, zero_norm
 from fimtheory.norms.matrices import StoredNorm, batch_norm_bound
 from fimtheory.norms.rounding import up
-from fimtheory.norms.scaling import RowScale, scale_rows
+from fimtheory.norms.scaling import RowScale, exact_float64, scale_rows
 from fimtheory.norms.spectrum import SpectralLevel
 from fimtheory.norms.stride_one import Geometry, Pair, StrideOne
 from fimtheory.norms.symbol import GramSymbol
@@ -82,7 +83,7 @@ def convolution(
         raise ShapeError(f"a kernel has shape (c_out, c_in / groups, kh, kw), got {tuple(kernel.shape)}")
     c_out, c_in, k1, k2 = kernel.shape
     geometry = Geometry((c_out, c_in, k1, k2), input_size, stride, padding, dilation, groups)
-    scaled = scale_rows(kernel.reshape(c_out, -1), row_scale, "the kernel")
+    scaled = scale_rows(_live(kernel, geometry).reshape(c_out, -1), row_scale, "the kernel")
     if scaled.values is None:
         return zero_norm()
     values = scaled.values.reshape(c_out, c_in, k1, k2)
@@ -96,6 +97,16 @@ def convolution(
         bounds.append(StoredNorm(matrix.value, matrix.magnitude, "dense toeplitz"))
     best = min(bounds, key=lambda bound: bound.value)
     return unscaled(scaled.outward(best.value, best.magnitude), scaled.exponent, best.method)
+
+
+def _live(kernel: Tensor, geometry: Geometry) -> Tensor:
+    """Kernel in float64 with zeros in place of the taps that only ever multiply padding."""
+    exact = exact_float64(kernel, "the kernel")
+    kept = torch.zeros_like(exact)
+    for a in geometry.live_taps(0):
+        for b in geometry.live_taps(1):
+            kept[:, :, a, b] = exact[:, :, a, b]
+    return kept
 
 
 def _reshaped_bound(reduced: StrideOne) -> StoredNorm:

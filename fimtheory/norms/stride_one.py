@@ -12,6 +12,8 @@ One dimension, output o = 0 .. n_out - 1, tap j = 0 .. k - 1, input position s o
 
 Zero padding restricts the inputs to those inside the image, which only deletes columns.  Hence the norm is at most the
 norm of the stride-one convolution with all its inputs free, and equal to it when no window is cut by the padding.
+Taps that never meet the image (wide dilations on small images) are dropped first: only the range of live taps is kept,
+which shifts the input positions and changes nothing above.
 Groups are a direct sum of operators, so the norm is the maximum over them.
 """
 
@@ -71,6 +73,21 @@ class Geometry:
         )
         return height, width
 
+    def placements(self, dimension: int, tap: int) -> tuple[Tensor, Tensor]:
+        """Output indices whose window puts a tap inside the image, and the input indices on which it falls."""
+        outputs = torch.arange(self.output_size[dimension], dtype=torch.int64, device="cpu")
+        inputs = outputs * self.stride[dimension] + tap * self.dilation[dimension] - self.padding[dimension]
+        inside = (inputs >= 0) & (inputs < self.input_size[dimension])
+        return outputs[inside], inputs[inside]
+
+    def live_taps(self, dimension: int) -> list[int]:
+        """Taps that some window puts inside the image; the others only ever multiply padding.
+
+        >>> Geometry((1, 1, 3, 3), (14, 40), (1, 1), (18, 18), (18, 18), 1).live_taps(0)
+        [1]
+        """
+        return [t for t in range(self.kernel_shape[2 + dimension]) if len(self.placements(dimension, t)[0]) > 0]
+
 
 @dataclass(frozen=True, slots=True)
 class StrideOne:
@@ -89,14 +106,16 @@ class StrideOne:
 
     @classmethod
     def of(cls, kernel: Tensor, geometry: Geometry) -> StrideOne:
-        """Reduce a float64 kernel (c_out, c_in / groups, kh, kw)."""
+        """Reduce a float64 kernel (c_out, c_in / groups, kh, kw) with some live tap in each dimension."""
+        live = [geometry.live_taps(i) for i in range(2)]
+        kernel = kernel[:, :, live[0][0] : live[0][-1] + 1, live[1][0] : live[1][-1] + 1]
         taps: list[int] = []
         phases: list[int] = []
         outputs: list[int] = []
         for i, n_out in enumerate(geometry.output_size):
             common = math.gcd(geometry.stride[i], geometry.dilation[i])
             stride, dilation = geometry.stride[i] // common, geometry.dilation[i] // common
-            size = geometry.kernel_shape[2 + i]
+            size = kernel.shape[2 + i]
             shared = -(-n_out // dilation)
             phase = size if shared == 1 else min(stride, size)
             taps.append(-(-size // phase))

@@ -23,17 +23,9 @@ def toeplitz(kernel: Tensor, geometry: Geometry) -> Tensor:
     blocks = kernel.reshape(groups, outputs, c_in, k1, k2)
     operator = torch.zeros(groups, outputs, h_out, w_out, c_in, h_in, w_in, dtype=torch.float64, device="cpu")
     for a in range(k1):
-        out_rows, in_rows = _pairs(geometry, 0, a)
+        out_rows, in_rows = geometry.placements(0, a)
         for b in range(k2):
-            out_columns, in_columns = _pairs(geometry, 1, b)
+            out_columns, in_columns = geometry.placements(1, b)
             # Index arrays separated by slices come first in the indexed shape: (rows, columns, groups, outputs, c_in).
             operator[:, :, out_rows[:, None], out_columns, :, in_rows[:, None], in_columns] = blocks[..., a, b]
     return operator.reshape(groups, outputs * h_out * w_out, c_in * h_in * w_in)
-
-
-def _pairs(geometry: Geometry, dimension: int, tap: int) -> tuple[Tensor, Tensor]:
-    """Output indices whose window puts this tap inside the image, and the input indices it falls on."""
-    outputs = torch.arange(geometry.output_size[dimension], dtype=torch.int64, device="cpu")
-    inputs = outputs * geometry.stride[dimension] + tap * geometry.dilation[dimension] - geometry.padding[dimension]
-    inside = (inputs >= 0) & (inputs < geometry.input_size[dimension])
-    return outputs[inside], inputs[inside]

@@ -48,10 +48,11 @@ class Slopes:
 def _reflected(high: sympy.Expr, *, tight: bool = True) -> Slopes:
     """Slopes of an activation with phi(h) - phi(-h) = h, whose slopes at h and -h add to one.
 
-    With s = phi'(h) the mean square is (s^2 + (1 - s)^2)/2, convex in s, hence largest at the end s = high.
+    With s = phi'(h) the mean square is (s^2 + (1 - s)^2)/2 = s^2 - s + 1/2, convex in s, hence largest at the ends
+    s = high and s = 1 - high.
     """
     low = _ONE - high
-    return Slopes(low, high, (high**2 + low**2) / 2, tight=tight)
+    return Slopes(low, high, high**2 - high + _HALF, tight=tight)
 
 
 def _monotone_odd(high: sympy.Expr) -> Slopes:
