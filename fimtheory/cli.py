@@ -219,6 +219,8 @@ def check(
 @app.command()
 def rules(as_json: AsJson = False) -> None:
     """List the layer types and what is known about each."""
+    import fimtheory.forward  # noqa: F401  registers what each layer computes
+
     if as_json:
         _print_json(tables.rules_json())
     else:

@@ -152,7 +152,7 @@ class _Proof:
         if tuple(p.quantity for p in premises) != found.needs or any(p.target != source for p in premises):
             needs = ", ".join(f"the {need} of {source}" for need in found.needs) or "nothing"
             raise CheckError(f"{where}: {found.name} needs {needs}, got premises {step.premises}")
-        return _apply(
+        claim = _apply(
             found,
             Site(
                 layers=tuple(self._body.layer(m) for m in run),
@@ -166,6 +166,9 @@ class _Proof:
                 token_variance=self._token_variance,
             ),
         )
+        if claim.status is not found.status:
+            raise CheckError(f"{where}: {found.name} is registered as {found.status} but claims {claim.status}")
+        return claim
 
     def _run(self, step: Step, found: Rule, where: str) -> tuple[str, ...]:
         """Nodes of the run that ends at the step's target, each reading nothing but the one before."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, final
 
 import sympy
 
-from fimtheory.claims import Measured, Quantity, Reference
+from fimtheory.claims import Measured, Quantity, Reference, Status
 from fimtheory.errors import MissingRuleError, RuleError
 from fimtheory.expressions import nonnegative, positive
 from fimtheory.layers import Layer, Shape
@@ -50,6 +50,7 @@ class Rule:
     function: Callable[..., Any]
     reference: Reference
     needs: tuple[Quantity, ...]
+    status: Status
 
     @property
     def name(self) -> str:
@@ -128,8 +129,12 @@ def rule(
     quantity: Quantity,
     reference: Reference,
     needs: tuple[Quantity, ...] = (),
+    status: Status | None = None,
 ) -> Callable[[_F], _F]:
     """Register a function of a ``Site`` as the rule for one exact layer type (or a run of types) and a quantity.
+
+    ``needs`` lists what the rule must know of the layer's input.  ``status`` is that of its claims: by default
+    expected for the Jacobian variance and exact for everything else.
 
     Raises
     ------
@@ -140,7 +145,8 @@ def rule(
         raise RuleError(f"a rule is for one or more layer types, got {types!r}; declare yours with @ft.layer")
 
     def register(function: _F) -> _F:
-        made = Rule(types, Quantity(quantity), function, reference, needs)
+        usual = Status.EXPECTED if quantity is Quantity.JACOBIAN_VARIANCE else Status.EXACT
+        made = Rule(types, Quantity(quantity), function, reference, needs, status or usual)
         if (types, quantity) in _RULES:
             raise RuleError(f"there is a rule {made.name} already; two would make a derivation ambiguous")
         _RULES[types, quantity] = _BY_NAME[made.name] = made

@@ -175,31 +175,25 @@ def check_table(results: list[dict[str, Any]]) -> Table:
 
 def rules_json() -> dict[str, Any]:
     """Return the coverage table: layer types (or runs of them) and what is known of each."""
-    covered: dict[tuple[str, ...], dict[Quantity, Any]] = defaultdict(dict)
+    covered: dict[tuple[str, ...], dict[str, Any]] = defaultdict(dict)
     for rule in rules():
-        covered[tuple(t.__name__ for t in rule.types)][rule.quantity] = rule.reference
-    return {
-        "rules": [
-            {
-                "layer": list(types),
-                "quantities": {
-                    quantity.value: {"key": reference.key, "where": reference.where}
-                    for quantity, reference in found.items()
-                },
-            }
-            for types, found in covered.items()
-        ]
-    }
+        covered[tuple(t.__name__ for t in rule.types)][rule.quantity.value] = {
+            "status": rule.status.value,
+            "reference": {"key": rule.reference.key, "where": rule.reference.where},
+        }
+    return {"rules": [{"layer": list(types), "quantities": found} for types, found in sorted(covered.items())]}
 
 
 def rules_table() -> Table:
-    """Return the coverage table for people: a mark where a rule exists."""
-    table = Table("layer", *(quantity.value for quantity in Quantity), "reference of the gain")
+    """Return the coverage table for people; bounds with their statuses and the reference of the gain."""
+    table = Table("layer", "bounded quantities", "reference of the gain")
+    bounded = (Quantity.GAIN, Quantity.SLOPES, Quantity.TOKEN_NORM, Quantity.JACOBIAN_VARIANCE)
     for entry in rules_json()["rules"]:
-        gain = entry["quantities"].get(Quantity.GAIN.value)
-        reference = "" if gain is None else ", ".join(filter(None, (gain["key"], gain["where"])))
-        marks = ("x" if quantity.value in entry["quantities"] else "" for quantity in Quantity)
-        table.add_row(" + ".join(entry["layer"]), *marks, reference)
+        known = entry["quantities"]
+        listed = [f"{q} ({known[q.value]['status']})" for q in bounded if q.value in known]
+        gain = known.get(Quantity.GAIN.value, {"reference": {}})["reference"]
+        reference = ", ".join(part for part in gain.values() if part)
+        table.add_row(" + ".join(entry["layer"]), ", ".join(listed) or "by composition", reference)
     return table
 
 

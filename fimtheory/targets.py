@@ -57,7 +57,7 @@ def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> 
     Parameters
     ----------
     target : str
-        A preset (``resnet18``), a symbolic family (``resnet``), ``zoo:NAME``, or the path of a saved graph.
+        A preset (``resnet18``), a symbolic family (``ResNet``), ``zoo:NAME``, or the path of a saved graph.
     shape, classes
         Input shape and number of classes of a preset; None for its own.
 
@@ -75,7 +75,9 @@ def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> 
         _refuse_sizes(target, shape, classes)
         return Target(target, zoo.graph(name), name)
     if target in families.PRESETS:
-        return Target(target, families.PRESETS[target].build(classes, shape), None)
+        sizes = {"classes": classes, "input_shape": shape}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        return Target(target, families.PRESETS[target].build(**given), None)
     if target in families.SYMBOLIC:
         _refuse_sizes(target, shape, classes)
         return Target(target, families.SYMBOLIC[target].build(), None)

@@ -23,13 +23,20 @@ from fimtheory.families.resnet import (
     resnet101,
     resnet152,
 )
+from fimtheory.families.symbolic import (
+    symbolic_densenet,
+    symbolic_mlp,
+    symbolic_resnet,
+    symbolic_transformer,
+    symbolic_vgg,
+)
 from fimtheory.families.transformer import transformer, vit_b_16, vit_l_16, vit_tiny
 from fimtheory.families.vgg import vgg, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Shape
 
 __all__ = [
-    "PRESETS", "Preset", "densenet", "densenet121", "densenet169", "densenet201", "mlp", "resnet", "resnet18",
+    "PRESETS", "SYMBOLIC", "Preset", "SymbolicFamily", "densenet", "densenet121", "densenet169", "densenet201", "mlp", "resnet", "resnet18",
     "resnet20", "resnet32", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152", "transformer", "vgg",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_l_16",
     "vit_tiny",
@@ -41,11 +48,11 @@ __all__ = [
 class Preset:
     """A named architecture: ``build(classes, input_shape)`` returns its graph, ``description`` is one line."""
 
-    build: Callable[[int, Shape], LayerGraph]
+    build: Callable[..., LayerGraph]
     description: str
 
 
-def _perceptron(classes: int, input_shape: Shape) -> LayerGraph:
+def _perceptron(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> LayerGraph:
     return mlp(inputs=input_shape, classes=classes)
 
 
@@ -75,3 +82,22 @@ PRESETS: dict[str, Preset] = {
     "vit_tiny": Preset(vit_tiny, "ViT for small images: 12 encoder layers of dimension 192, patches of 4 pixels"),
 }
 """Every preset by name."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SymbolicFamily:
+    """A family whose depth and widths are symbols: ``build()`` returns its graph."""
+
+    build: Callable[[], LayerGraph]
+    description: str
+
+
+SYMBOLIC: dict[str, SymbolicFamily] = {
+    "MLP": SymbolicFamily(symbolic_mlp, "perceptron with N hidden layers"),
+    "VGG": SymbolicFamily(symbolic_vgg, "N convolutions with ReLU"),
+    "ResNet": SymbolicFamily(symbolic_resnet, "N residual blocks of c channels"),
+    "DenseNet": SymbolicFamily(symbolic_densenet, "N dense layers of growth k"),
+    "Transformer": SymbolicFamily(symbolic_transformer, "N pre-norm encoder layers on T tokens"),
+}
+"""Every family with symbolic sizes by name."""

@@ -78,7 +78,12 @@ def attention_gain(site: Site) -> Claim:
     return Claim(Relation.LE, gain, _BALL, measured=(logit, shift, value, output))
 
 
-@rule(MultiHeadSelfAttention, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("fimtheory", "heuristic"))
+@rule(
+    MultiHeadSelfAttention,
+    quantity=Quantity.JACOBIAN_VARIANCE,
+    reference=Reference("fimtheory", "heuristic"),
+    status=Status.HEURISTIC,
+)
 def attention_jacobian_variance(site: Site) -> Claim:
     """Growth of the Jacobian through attention at random initialisation, a heuristic.
 
