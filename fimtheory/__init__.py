@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fimtheory.estimators import estimate
     from fimtheory.evaluation import evaluate
     from fimtheory.instantiate import instantiate
+    from fimtheory.measures import evaluates
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
     from fimtheory.verification import verify
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _NEEDS_TORCH = {
     "estimate": "fimtheory.estimators",
     "evaluate": "fimtheory.evaluation",
+    "evaluates": "fimtheory.measures",
     "instantiate": "fimtheory.instantiate",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
@@ -47,7 +49,7 @@ importing it would replace the function."""
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
     "Relation", "Repeat", "Site", "Status", "baseline", "check", "claims", "derive", "errors", "estimate", "evaluate",
-    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "report", "rule",
+    "evaluates",    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "report", "rule",
     "rules", "save_graph", "verify", "worst_case",
 ]  # fmt: skip
 

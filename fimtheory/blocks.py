@@ -78,7 +78,7 @@ class BlockSteps:
         return longest
 
     def _bound(self, quantity: Quantity, node: str) -> int:
-        if isinstance(self._body.layer(node), Add | Concat):
+        if isinstance(self._body.layer(node), Add | Concat) or len(self._body.inputs(node)) > 1:
             return self._join(quantity, node)
         run = self._run_ending_at(node, quantity)
         source = self._body.inputs(run[0])[0]
@@ -149,7 +149,7 @@ class BlockSteps:
         *,
         layer: bool = False,
     ) -> int:
-        scope = "layer" if layer else "block" if source == self._body.input else "region"
+        scope = "layer" if layer else inference.scope_of(source, target, self._body.input)
         name = inference.step_name(quantity, scope, self._letter, target, self._index)
         self.steps.append(Step(name, quantity, source, target, rule, premises, claim))
         return len(self.steps) - 1

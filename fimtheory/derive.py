@@ -11,7 +11,7 @@ from fimtheory.blocks import BlockSteps
 from fimtheory.claims import Quantity
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import INDEX, Derivation, Instance, Lemma
-from fimtheory.errors import AssumptionError, GraphError
+from fimtheory.errors import AssumptionError, FimTheoryError, GraphError
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.regions import Region, head_of, regions
 
@@ -110,10 +110,20 @@ def _structure(graph: LayerGraph, region: Region, floor: sympy.Expr | None, fold
     if isinstance(layer, Repeat):
         return region
     body = graph.fragment(region.entry, region.members, tuple(str(k) for k in range(len(region.members))))
+    try:
+        block = _concluded(body, floor, fold)
+    except FimTheoryError:
+        if "x" not in region.members:  # the same again, for a message with the nodes' names
+            _concluded(graph.fragment(region.entry, region.members, region.members), floor, fold)
+        raise
+    return tuple(type(graph.layer(m)) for m in region.members), tuple(block.steps)
+
+
+def _concluded(body: LayerGraph, floor: sympy.Expr | None, fold: bool) -> BlockSteps:
     block = BlockSteps(body, "", INDEX, floor, fold=fold)
     block.conclude(Quantity.GAIN)
     block.conclude(Quantity.JACOBIAN_VARIANCE)
-    return tuple(type(graph.layer(m)) for m in region.members), tuple(block.steps)
+    return block
 
 
 def _letters() -> Iterator[str]:
@@ -133,7 +143,7 @@ def _title(graph: LayerGraph, group: list[Region]) -> str:
 def _positive(value: Number, what: str) -> sympy.Expr:
     try:
         number = sympy.Rational(str(value)) if isinstance(value, float | int | str) else value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ZeroDivisionError):
         number = None
     if not isinstance(number, sympy.Expr) or not number.is_positive:
         raise AssumptionError(f"{what} must be a positive number or a positive sympy expression, got {value!r}")

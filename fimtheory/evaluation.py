@@ -19,8 +19,9 @@ from fimtheory.balls import ball, evaluated, log10_upper, upper_float
 from fimtheory.claims import Measured, Quantity, Status
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
-from fimtheory.errors import SymbolicSizeError, WeightsError
+from fimtheory.errors import GraphError, SymbolicSizeError, WeightsError
 from fimtheory.graph import LayerGraph
+from fimtheory.instantiate import GraphModule
 from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Site, find_measure, require_rule
 
@@ -100,6 +101,8 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
 
     Raises
     ------
+    GraphError
+        The model was made from another graph.
     SymbolicSizeError
         Sizes or assumptions are still symbols.
     WeightsError, NonFiniteError
@@ -111,6 +114,8 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
     graph = derivation.graph
     if not graph.is_concrete():
         raise SymbolicSizeError(f"{graph.name} has symbolic sizes; give them numbers with graph.subs before derive")
+    if isinstance(module, GraphModule) and module.graph.nodes != graph.nodes:
+        raise GraphError(f"the model computes another graph ({module.graph!r}) than the derivation is about ({graph!r})")
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
     numbers = _Numbers(derivation, tensors, progress)
     position = {name: k for k, name in enumerate(graph.order)}

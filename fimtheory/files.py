@@ -14,13 +14,12 @@ import sympy
 
 from fimtheory.errors import FormatError
 from fimtheory.expressions import from_json, to_json
-from fimtheory.graph import LayerGraph, Node, Repeat
+from fimtheory.graph import MAX_NODES, LayerGraph, Node, Repeat
 from fimtheory.layers import LAYER_TYPES, Layer
 
 __all__ = ["graph_from_json", "graph_to_json", "load_graph", "read_json", "save_graph", "write_json"]
 
 MAX_BYTES = 256 * 2**20
-MAX_NODES = 200_000
 _FORMAT = "fimtheory-graph"
 
 

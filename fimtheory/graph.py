@@ -18,9 +18,14 @@ import sympy
 from fimtheory.claims import Quantity
 from fimtheory.errors import FimTheoryError, GraphError, ShapeError, SymbolicSizeError
 from fimtheory.layers import Input, Layer, Shape, Size, layer
-from fimtheory.registry import Site, require_rule
+from fimtheory.registry import Site, measures, require_rule
 
-__all__ = ["Builder", "LayerGraph", "Node", "Repeat"]
+__all__ = ["MAX_NODES", "MAX_SIZE", "Builder", "LayerGraph", "Node", "Repeat"]
+
+MAX_NODES = 200_000
+"""Most nodes that a file may hold, or that writing out repeated blocks may make."""
+MAX_SIZE = 2**48
+"""Largest dimension; more cannot be a model's, and would only make later steps run out of memory."""
 
 
 @final
@@ -59,7 +64,7 @@ class LayerGraph:
         given = tuple(nodes)
         self._nodes: dict[str, Node] = {}
         for node in given:
-            _check_name(node.name)
+            _check_node(node)
             if node.name in self._nodes:
                 raise GraphError(f"two nodes are named {node.name!r}; names must be unique")
             self._nodes[node.name] = node
@@ -218,7 +223,7 @@ class LayerGraph:
 
     # ---- changing -----------------------------------------------------------------------------------------------
 
-    def subs(self, values: Mapping[sympy.Symbol, int]) -> LayerGraph:
+    def subs(self, values: Mapping[Any, int]) -> LayerGraph:
         """Return the graph with sizes replaced by numbers; blocks whose count becomes a number are written out.
 
         Raises
@@ -235,9 +240,14 @@ class LayerGraph:
             if isinstance(made, Repeat) and isinstance(made.count, int):
                 if made.count < 1:
                     raise SymbolicSizeError(f"node {node.name}: repeated {made.count} times; expected at least 1")
+                if made.count * len(made.body) > MAX_NODES:
+                    raise SymbolicSizeError(
+                        f"node {node.name}: {made.count} blocks of {len(made.body) - 1} nodes are too many to write out; "
+                        f"at most {MAX_NODES} nodes are"
+                    )
                 current = inputs[0]
                 for k in range(1, made.count + 1):
-                    body = made.body.subs({made.index: k})
+                    body = made.body.subs({made.index: k}).subs(values)
                     prefix = f"{node.name}.{k}"
                     names = {body.input: current} | {n: f"{prefix}.{n}" for n in body.order[1:]}
                     builder += [
@@ -286,11 +296,18 @@ class Builder:
         return LayerGraph(self._nodes, self._name)
 
 
-def _check_name(name: str) -> None:
+def _check_node(node: Node) -> None:
+    name, inputs = node.name, node.inputs
     if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or "" in name.split("."):
         raise GraphError(
             f"node name {name!r}: expected 1 to 200 printable characters, without a leading, trailing or doubled dot"
         )
+    if not isinstance(node.layer, Layer):
+        raise GraphError(
+            f"node {name}: {node.layer!r} is not a layer; expected one of fimtheory.layers, such as Linear(3, 2)"
+        )
+    if not isinstance(inputs, tuple) or not all(isinstance(source, str) for source in inputs):
+        raise GraphError(f"node {name}: inputs are {inputs!r}; expected a tuple of node names")
 
 
 def _plain(size: Any) -> Size:
@@ -306,19 +323,25 @@ def _plain(size: Any) -> Size:
         if not expression.is_Integer:
             raise ShapeError(f"size {size} is not a whole number")
         number = int(expression)
-    if number < 1:
-        raise ShapeError(f"size {number}; every dimension must be at least 1")
+    if not 1 <= number <= MAX_SIZE:
+        raise ShapeError(f"size {number}; every dimension must be at least 1 and at most 2^48")
     return number
 
 
 def _local_names(nodes: list[Node]) -> list[str]:
-    """Names without their common prefix; layer types where that would leave bare numbers."""
+    """Names without their common prefix; layer types where that would leave bare numbers or ambiguous symbols.
+
+    The measure with suffix v of a node fc is written fc_v, as is the norm of a node fc_v.
+    """
     paths = [n.name.split(".") for n in nodes]
     common = 0
     while all(len(p) > common + 1 and p[: common + 1] == paths[0][: common + 1] for p in paths):
         common += 1
     names = [".".join(p[common:]) for p in paths]
-    if "x" not in names and not any(n.isdecimal() for n in names):
+    suffixes = {m.suffix for m in measures()}
+    split = [n.rpartition("_") for n in names]
+    ambiguous = any(suffix in suffixes and stem in names for stem, _, suffix in split)
+    if "x" not in names and not ambiguous and not any(n.isdecimal() for n in names):
         return names
     names, seen = [], dict[str, int]()
     for node in nodes:
@@ -328,9 +351,9 @@ def _local_names(nodes: list[Node]) -> list[str]:
     return names
 
 
-def _substituted(value: Any, values: Mapping[sympy.Symbol, int]) -> Any:
+def _substituted(value: Any, values: Mapping[Any, int]) -> Any:
     if isinstance(value, sympy.Expr):
-        result = value.subs(values)
+        result = value.subs(values).subs(values)  # the first turns n[N] into n[3], the second that into a number
         return int(result) if result.is_Integer else result
     if isinstance(value, tuple):
         return tuple(_substituted(part, values) for part in value)

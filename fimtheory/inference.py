@@ -21,9 +21,9 @@ from fimtheory.registry import Site, measure
 from fimtheory.symmetry import orthogonal
 
 __all__ = [
-    "COMPOSITIONS", "Combine", "assumed_token_norm", "composed", "concat", "concat_variance", "dependent_sum",
-    "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "series", "step_name", "total",
-    "worst_case_head", "worst_case_softmax",
+    "BOUNDED", "COMPOSITIONS", "Combine", "assumed_token_norm", "composed", "concat", "concat_variance", "dependent_sum",
+    "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "scope_of", "series", "step_name",
+    "total", "worst_case_head", "worst_case_softmax",
 ]  # fmt: skip
 
 Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]
@@ -122,19 +122,30 @@ def assumed_token_norm(letter: str, index: sympy.Expr | None, node: str) -> Clai
 
 
 _PREFIXES = {
-    Quantity.GAIN: {"layer": "l", "region": "M", "block": "L"},
-    Quantity.JACOBIAN_VARIANCE: {"layer": "c", "region": "B", "block": "C"},
+    Quantity.GAIN: {"layer": "l", "region": "M", "identity": "I", "block": "L"},
+    Quantity.JACOBIAN_VARIANCE: {"layer": "c", "region": "B", "identity": "J", "block": "C"},
     Quantity.TOKEN_NORM: {"layer": "R"},
 }
+BOUNDED = frozenset(_PREFIXES)
+"""Quantities that a derivation's steps bound."""
 
 
 def step_name(quantity: Quantity, scope: str, letter: str, node: str, index: sympy.Expr | None) -> sympy.Expr:
     """Return the symbol that a step about ``node`` introduces.
 
-    ``scope`` is "layer" for one layer by itself, "block" for everything from the block's input up to ``node``, and
-    "region" for everything from a node inside the block on.
+    ``scope`` is "layer" for one layer by itself, else as ``scope_of`` says.
     """
     return nonnegative(f"{_PREFIXES[quantity][scope]}_{letter}_{node}", index)
+
+
+def scope_of(source: str, target: str, block_input: str) -> str:
+    """Return "block" for what is bounded from the block's input on, "region" from a node inside the block on.
+
+    Where a region starts another ends, so the identity there needs a scope of its own: "identity".
+    """
+    if source == block_input:
+        return "block"
+    return "identity" if source == target else "region"
 
 
 def repeated(factor: sympy.Expr, index: sympy.Symbol | None, count: int | sympy.Expr) -> sympy.Expr:

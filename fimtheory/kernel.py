@@ -15,7 +15,7 @@ import sympy
 from fimtheory import inference
 from fimtheory.claims import Claim, Measured, Quantity, Relation
 from fimtheory.closed_form import theorem_of
-from fimtheory.derivation import Derivation, Lemma, Step, body_of
+from fimtheory.derivation import Derivation, Instance, Lemma, Step, body_of
 from fimtheory.errors import CheckError, FimTheoryError
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.layers import Linear
@@ -49,12 +49,15 @@ def check(derivation: Derivation) -> None:
         except FimTheoryError as error:
             raise CheckError(f"lemma {lemma.letter}: {error}") from None
     _check_theorem(derivation)
+    _check_symbols(derivation)
 
 
 def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:
     where = f"lemma {lemma.letter}"
     if not lemma.instances or not lemma.steps:
         raise CheckError(f"{where}: has no instance or no step")
+    for instance in lemma.instances:
+        _check_order(derivation.graph, instance, where)
     body, index, _ = body_of(derivation.graph, lemma)
     if isinstance(derivation.graph.layer(lemma.instances[0].members[0]), Repeat):
         (only,) = lemma.instances if len(lemma.instances) == 1 else (None,)
@@ -62,13 +65,13 @@ def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:
             raise CheckError(f"{where}: a repeated block is a lemma of its own")
     else:
         for instance in lemma.instances:
-            _check_exit(derivation.graph, instance.members, where)
+            if any(isinstance(derivation.graph.layer(m), Repeat) for m in instance.members):
+                raise CheckError(f"{where}: a repeated block is a lemma of its own")
     proof = _Proof(body, lemma, index, derivation.token_variance)
     for position in range(len(lemma.steps)):
         proof.check(position)
     _check_conclusion(lemma, lemma.gain, Quantity.GAIN, body)
     _check_conclusion(lemma, lemma.variance, Quantity.JACOBIAN_VARIANCE, body)
-    _check_symbols(lemma)
     replayed = {body.nodes}
     for number, instance in enumerate(lemma.instances[1:], start=2):
         names = body.order[1:]
@@ -85,11 +88,18 @@ def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:
             again.check(position, f"instance {number}")
 
 
-def _check_exit(graph: LayerGraph, members: Sequence[str], where: str) -> None:
-    if len(set(members)) != len(members):
-        raise CheckError(f"{where}: an instance names a node twice")
-    if any(isinstance(graph.layer(m), Repeat) for m in members):
-        raise CheckError(f"{where}: a repeated block is a lemma of its own")
+def _check_order(graph: LayerGraph, instance: Instance, where: str) -> None:
+    """Members are nodes, each once and after what it reads; so the last one is the block's exit."""
+    known = set(graph.order)
+    placed = {instance.entry}
+    if instance.entry not in known or not instance.members:
+        raise CheckError(f"{where}: an instance has no member, or its entry {instance.entry!r} is not a node")
+    for member in instance.members:
+        if member not in known or member in placed:
+            raise CheckError(f"{where}: an instance names {member!r}, which is not a node or named twice")
+        if not placed.issuperset(graph.inputs(member)):
+            raise CheckError(f"{where}: {member} reads a node that is outside its block or comes after it")
+        placed.add(member)
 
 
 def _check_conclusion(lemma: Lemma, position: int, quantity: Quantity, body: LayerGraph) -> None:
@@ -101,13 +111,21 @@ def _check_conclusion(lemma: Lemma, position: int, quantity: Quantity, body: Lay
         raise CheckError(f"{where} is about the {step.quantity} from {step.source} to {step.target} instead")
 
 
-def _check_symbols(lemma: Lemma) -> None:
-    """One symbol must mean one thing, and not be the name of a step."""
-    meaning: dict[sympy.Expr, Measured] = {}
-    names = {step.name for step in lemma.steps}
-    for each in (m for step in lemma.steps for m in step.claim.measured):
-        if meaning.setdefault(each.symbol, each) != each or each.symbol in names:
-            raise CheckError(f"lemma {lemma.letter}: the symbol {each.symbol} stands for two things")
+def _check_symbols(derivation: Derivation) -> None:
+    """One symbol must mean one thing in the whole derivation, and not be the name of a step."""
+    meaning: dict[str, tuple[str, Measured | Step]] = {}
+    for lemma in derivation.lemmas:
+        for step in lemma.steps:
+            for each in (step, *step.claim.measured):
+                _introduce(meaning, f"lemma {lemma.letter}", each)
+    for each in derivation.theorem.measured:
+        _introduce(meaning, "theorem", each)
+
+
+def _introduce(meaning: dict[str, tuple[str, Measured | Step]], where: str, each: Measured | Step) -> None:
+    name = str(each.name if isinstance(each, Step) else each.symbol)
+    if meaning.setdefault(name, (where, each)) != (where, each):
+        raise CheckError(f"{where}: the symbol {name} stands for two things; rename a node")
 
 
 class _Proof:
@@ -129,6 +147,8 @@ class _Proof:
         for node in (step.source, step.target):
             if node not in self._body.order:
                 raise CheckError(f"{where}: {node!r} is not a node of the block")
+        if step.quantity not in inference.BOUNDED:
+            raise CheckError(f"{where}: a step does not bound the {step.quantity}")
         if not all(0 <= p < position for p in step.premises):
             raise CheckError(f"{where}: premises {step.premises} are not all earlier steps")
         premises = [self._lemma.steps[p] for p in step.premises]
@@ -136,7 +156,7 @@ class _Proof:
         expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
         _same_claim(step.claim, expected, where)
         by_layer = found is not None or step.rule == "assumption"
-        scope = "layer" if by_layer else "block" if step.source == self._body.input else "region"
+        scope = "layer" if by_layer else inference.scope_of(step.source, step.target, self._body.input)
         name = inference.step_name(step.quantity, scope, self._lemma.letter, step.target, self._index)
         if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
             raise CheckError(f"{where}: must introduce the new name {name}")
@@ -213,9 +233,9 @@ class _Proof:
 def _check_theorem(derivation: Derivation) -> None:
     graph, theorem = derivation.graph, derivation.theorem
     output = graph.layer(graph.output)
-    end = graph.inputs(graph.output)[0] if theorem.head == "head" else graph.output
     if theorem.head not in ("head", "softmax") or (theorem.head == "head" and not isinstance(output, Linear)):
         raise CheckError(f"theorem: the rule {theorem.head!r} does not apply to {type(output).__name__} logits")
+    end = graph.inputs(graph.output)[0] if theorem.head == "head" else graph.output
     exits: dict[str, str] = {}
     for lemma in derivation.lemmas:
         for instance in lemma.instances:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
+from fimtheory.claims import Quantity
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.layers import Linear
+from fimtheory.registry import find_rule
 from fimtheory.symmetry import Symmetry, symmetry_of
 
 __all__ = ["Region", "elementary", "head_of", "regions"]
@@ -38,7 +40,7 @@ def regions(graph: LayerGraph) -> list[Region]:
     """Return the blocks of ``graph`` in order, from the input to the features that the head reads.
 
     Where nodes carry no block name, a new block starts at every layer with random weights and at every region with
-    several paths; other layers join the block before them.
+    several paths; other layers join the block before them, as does a layer whose gain depends on what flows in.
     """
     blocks: list[Region] = []
     head = head_of(graph)
@@ -74,4 +76,5 @@ def elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _starts_block(graph: LayerGraph, members: tuple[str, ...]) -> bool:
     if len(members) > 1:
         return True
-    return symmetry_of(graph, members[0]) is Symmetry.FRESH
+    gain = find_rule((type(graph.layer(members[0])),), Quantity.GAIN)
+    return symmetry_of(graph, members[0]) is Symmetry.FRESH and not (gain is not None and gain.needs)

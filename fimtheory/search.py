@@ -209,12 +209,14 @@ def worst_case(
     generator = torch.Generator().manual_seed(seed)
     data = _by_lam(module, x0.detach(), starts, temperature)
     _require_inside(data, box)
+    reference = double(module)
+    with torch.no_grad():
+        dtype = reference(data[:1].double()).dtype
+    if dtype != torch.float64:
+        raise DataError(f"the module returns {dtype} for float64 inputs: remove the casts from its forward")
     x, centres = _starting_points(data, starts, generator)
-    domain = Domain(centres, box, ball)
-    x, taken = _ascend(module, domain.project(x), domain, steps, temperature, generator, progress)
-    operator = FisherOperator(double(module), x.double(), temperature)
-    if operator.logits.dtype != torch.float64:
-        raise DataError(f"the module returns {operator.logits.dtype} for float64 inputs: remove casts from its forward")
+    x, taken = _ascend(module, x, Domain(centres, box, ball), steps, temperature, generator, progress)
+    operator = FisherOperator(reference, x.double(), temperature)
     operator.adjoint_test()
     pair = exact(operator) if cheapest(operator) == "exact" else lanczos(operator, seed=seed)
     values, log10_values = times_power_of_two(pair.value, operator.exponent), _log_lam(operator, pair) / math.log(10)
@@ -235,7 +237,7 @@ def worst_case(
 
 
 def _log_lam(operator: FisherOperator, pair: TopEigenpair) -> Tensor:
-    return pair.value.log() + math.log(2) * operator.exponent
+    return pair.value.log() + math.log(2) * operator.exponent.double()
 
 
 def _top_pair(operator: FisherOperator, start: Tensor | None = None) -> TopEigenpair:
@@ -290,7 +292,7 @@ def _scale(data: Tensor) -> float:
 class _Curvature:
     """Limited-memory BFGS model of ``-log lam`` for each start (two-loop recursion, Nocedal 1980).
 
-    Worst inputs lie on ridges where two classes tie: steep across, nearly flat along.  The gradient alone zigzags there.
+    Worst inputs lie on ridges where two classes tie, steep across and nearly flat along: the gradient alone zigzags.
     """
 
     def __init__(self) -> None:
@@ -323,6 +325,12 @@ class _Curvature:
             weight[starts] = 0
 
 
+def _where_finite(module: nn.Module, x: Tensor, fallback: Tensor) -> Tensor:
+    """Return the inputs of ``x`` whose logits are finite, and those of ``fallback`` elsewhere."""
+    with torch.no_grad():
+        return torch.where(_column(module(x).isfinite().all(1), x), x, fallback)
+
+
 def _ascend(
     module: nn.Module,
     x: Tensor,
@@ -333,6 +341,7 @@ def _ascend(
     progress: bool,
 ) -> tuple[Tensor, int]:
     """Return where the starts end, and the steps taken: fewer than asked once every step length is negligible."""
+    x = _where_finite(module, domain.project(x), domain.centres)
     operator = FisherOperator(module, x, temperature)
     pair = _top_pair(operator)
     log_lam, u = _log_lam(operator, pair), pair.vector
@@ -349,14 +358,12 @@ def _ascend(
         unit, natural = normalised(direction)
         reach = torch.where(modelled & ~flat, torch.minimum(natural, length), length)
         trial = domain.project((x.double() + (reach.unsqueeze(1) * unit).view_as(x)).to(x.dtype))
-        with torch.no_grad():
-            finite = module(trial).isfinite().all(1)
-        trial = torch.where(_column(finite, x), trial, x)
+        trial = _where_finite(module, trial, x)
         operator = FisherOperator(module, trial, temperature)
         jitter = 0.1 * torch.randn(u.shape, generator=generator, dtype=torch.float64).to(u.device) / u.shape[1] ** 0.5
         pair = _top_pair(operator, u + jitter)  # the jitter lets another eigenvector take over
         trial_log_lam = _log_lam(operator, pair)
-        better = finite & (trial_log_lam > log_lam)
+        better = trial_log_lam > log_lam
         moved = better.unsqueeze(1)
         trial_gradient = log_lam_gradient(operator, pair.vector).double().flatten(1)
         step = (trial.double() - x.double()).flatten(1)

@@ -46,8 +46,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file}: holds more than tensors, and loading it would run code; save model.state_dict() instead"
         ) from None
-    except (EOFError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{file}: not a torch file, or truncated: {str(error).splitlines()[0][:200]}") from None
+    except (EOFError, RuntimeError, ValueError):
+        raise WeightsError(f"{file}: not a torch file, or truncated") from None
     raise WeightsError(f"{file}: unknown suffix {file.suffix!r}; expected .safetensors, .pt, .pth or .bin")
 
 
@@ -73,7 +73,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
 def check_weights(
     weights: Mapping[str, Any], expected: Mapping[str, Parameter], dtype: torch.dtype, where: str = "weights"
 ) -> dict[str, Tensor]:
-    """Return the tensors converted to ``dtype`` (counters stay int64), in the order of ``expected``.
+    """Return copies of the tensors in ``dtype`` (counters stay int64), in the order of ``expected``.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def check_weights(
     if mistyped:
         raise WeightsError(f"{where}: {_listed(mistyped)}; expected floating-point tensors (and integer counters)")
     converted = {
-        key: weights[key].detach().to(torch.int64 if parameter.initial is Initial.COUNT else dtype)
+        key: weights[key].detach().to(torch.int64 if parameter.initial is Initial.COUNT else dtype, copy=True)
         for key, parameter in expected.items()
     }
     broken = [key for key, tensor in converted.items() if not bool(tensor.isfinite().all())]

@@ -32,6 +32,11 @@ def _declare_torchvision_operators():
 _OPERATORS = _declare_torchvision_operators()  # declared as long as this lives
 
 
+def pytest_configure(config):
+    # torch scripts its decompositions at the first use of forward mode, and warns about its own call
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script.*:DeprecationWarning")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ i = index_symbol("i")
 
 
 def shape_of(layer, *inputs):
-    """Shape of ``layer`` on inputs of the given shapes; every further input is a slice-free copy of the first."""
+    """Shape of ``layer`` on inputs that all have the first shape."""
     nodes = [Node("x", layers.Input(inputs[0]))]
     return LayerGraph([*nodes, Node("y", layer, ("x",) * len(inputs))]).shapes["y"]
 

@@ -62,7 +62,7 @@ def attention_gain(site: Site) -> Claim:
     >>> R = sympy.Symbol("R", nonnegative=True)
     >>> site = Site.of(MultiHeadSelfAttention(4, 2), inputs=((3, 4),), node="mha", premises=(R,))
     >>> attention_gain(site).expression.subs(R, 0)
-    sqrt(3)*sqrt(1/3)*mha_O*mha_V*1
+    mha_O*mha_V
     """
     logit, shift = site.measured("logit norm"), site.measured("query shift")
     value, output = site.measured("value norm"), site.measured("output projection norm")

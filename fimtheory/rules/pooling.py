@@ -15,6 +15,7 @@ from fimtheory.symmetry import Symmetry
 
 __all__ = ["adaptive_average_pool_gain", "average_pool_gain", "max_pool_gain"]
 
+_MOST_ENTRIES = 2**16
 _MAX_WINDOWS = Reference("tsuzuku2018", "appendix D")
 
 
@@ -93,7 +94,13 @@ def adaptive_average_pool_gain(site: Site) -> Claim:
 
 
 def _riesz_thorin_square(n: int, m: int) -> sympy.Rational:
-    """``||A||_inf ||A||_1`` of the averaging matrix torch uses: window i is [floor(i n/m), ceil((i+1) n/m))."""
+    """``||A||_inf ||A||_1`` of the averaging matrix torch uses: window i is [floor(i n/m), ceil((i+1) n/m)).
+
+    ``||A||_inf`` is 1.  Large sizes get a bound on the column sums: at most ceil(m/n) + 1 windows cover an entry, and
+    none is shorter than ceil(n/m).
+    """
+    if n + m > _MOST_ENTRIES:
+        return sympy.Rational(-(-m // n) + 1, -(-n // m))
     column = [Fraction(0)] * n
     for i in range(m):
         start, end = i * n // m, -(-(i + 1) * n // m)

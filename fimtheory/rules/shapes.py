@@ -15,7 +15,7 @@ import sympy
 from fimtheory import layers
 from fimtheory.claims import Quantity, Reference
 from fimtheory.errors import ShapeError
-from fimtheory.graph import Repeat
+from fimtheory.graph import MAX_SIZE, Repeat
 from fimtheory.layers import Pair, Shape, Size
 from fimtheory.registry import Site, rule
 
@@ -38,8 +38,8 @@ def _size(what: str, value: Any, least: int = 1) -> Size:
             raise ShapeError(f"{what} is {value}; expected a whole number of at least {least}")
         else:
             return value
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ShapeError(f"{what} is {value!r}; expected a whole number of at least {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_SIZE:
+        raise ShapeError(f"{what} is {value!r}; expected a whole number of at least {least} and at most 2^48")
     return value
 
 

@@ -1,0 +1,140 @@
+"""What a derivation's symbols are called in print: from measures, lemmas and nodes to glyphs and subscripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import final
+
+import sympy
+
+from fimtheory.claims import Measured, Quantity
+from fimtheory.derivation import Derivation, Lemma, body_of
+from fimtheory.graph import LayerGraph
+from fimtheory.labels import escaped, math_name
+from fimtheory.latex import Name, Printer
+from fimtheory.registry import find_measure
+
+__all__ = ["Names", "lemma_letter"]
+
+_STEP_GLYPHS = {
+    (Quantity.GAIN, False): r"\ell",
+    (Quantity.GAIN, True): "L",
+    (Quantity.JACOBIAN_VARIANCE, False): "c",
+    (Quantity.JACOBIAN_VARIANCE, True): "C",
+    (Quantity.TOKEN_NORM, False): r"\rho",
+}
+_SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\kappa"}
+"""Suffixes that would read as the letter of a lemma."""
+_TOKEN = re.compile(r"\\?[A-Za-z]+")
+_LONGEST = 24
+
+
+def lemma_letter(letter: str) -> str:
+    """Return a lemma's letter for a formula: a2 becomes a with a subscript.
+
+    >>> lemma_letter("a2")
+    'a_{2}'
+    """
+    found = re.fullmatch(r"([A-Za-z])(\d+)", letter)
+    if found:
+        return f"{found[1]}_{{{found[2]}}}"
+    return letter if re.fullmatch("[A-Za-z]", letter) else math_name(letter)
+
+
+@final
+class Names:
+    """The table of names of one derivation, and the printers that use it.
+
+    Attributes
+    ----------
+    table : dict
+        ``Name`` of each symbol; of a family, of its base's label.
+    rank : dict
+        Position of each symbol in the proof.
+    """
+
+    def __init__(self, derivation: Derivation) -> None:
+        self.table: dict[sympy.Basic, Name] = {}
+        self.rank: dict[sympy.Basic, int] = {}
+        self._nodes: dict[tuple[str, str], str] = {}
+        self._aliases: dict[str, dict[str, str]] = {}
+        self._lets = 0
+        head = derivation.theorem.measured
+        for measured in head:
+            self._add(measured.symbol, Name(measured.symbol.name[0], node="W"))  # type: ignore[attr-defined]
+        for lemma in derivation.lemmas:
+            body, _, _ = body_of(derivation.graph, lemma)
+            self._add_nodes(lemma.letter, body)
+            self._add_measured(lemma)
+            for step in lemma.steps:
+                whole = str(step.name)[:1].isupper() and step.quantity is not Quantity.TOKEN_NORM
+                glyph = _STEP_GLYPHS[step.quantity, whole]
+                self._add(step.name, Name(glyph, lemma_letter(lemma.letter), self.node(lemma, step.target), step=True))
+
+    def _add(self, symbol: sympy.Basic, name: Name) -> None:
+        key = symbol.base.label if isinstance(symbol, sympy.Indexed) else symbol
+        self.table.setdefault(key, name)
+        self.rank.setdefault(symbol, len(self.rank))
+
+    def _add_nodes(self, letter: str, body: LayerGraph) -> None:
+        aliases: dict[str, str] = {}
+        for position, node in enumerate(body.order):
+            if len(escaped(node)) <= _LONGEST:
+                self._nodes[letter, node] = "x" if node == body.input else math_name(node)
+                continue
+            alias = f"n{position}"
+            while alias in body.order:
+                alias += "'"
+            aliases[node] = alias
+            self._nodes[letter, node] = math_name(alias)
+        self._aliases[letter] = aliases
+
+    def _add_measured(self, lemma: Lemma) -> None:
+        every = list(dict.fromkeys(m for step in lemma.steps for m in step.claim.measured))
+        first = [(m.kind, m.nodes[0]) for m in every]
+        for measured in every:
+            suffix = find_measure(measured.kind).suffix
+            alone = first.count((measured.kind, measured.nodes[0])) == 1
+            nodes = measured.nodes[:1] if alone else tuple(reversed(measured.nodes))
+            node = r" \circ ".join(self.node(lemma, n) for n in nodes)
+            if not suffix:
+                letter, _, number = lemma_letter(lemma.letter).partition("_")
+                below = ",".join(part for part in (number.strip("{}"), node) if part)
+                self._add(measured.symbol, Name(letter, node=below))
+            else:
+                self._add(measured.symbol, Name(_glyph(measured.kind), lemma_letter(lemma.letter), node))
+
+    def node(self, lemma: Lemma, node: str) -> str:
+        """Return a node of a lemma's body as a word in a formula."""
+        return self._nodes[lemma.letter, node]
+
+    def aliases(self, lemma: Lemma) -> dict[str, str]:
+        """Return the short names given to nodes whose own are too long for a formula."""
+        return self._aliases[lemma.letter]
+
+    def printer(self, *, local: bool = False) -> Printer:
+        """Return a printer of this derivation's closed forms."""
+        return Printer(self.table, self.rank, local=local)
+
+    def let(self, index: sympy.Expr | None) -> sympy.Expr:
+        """Return a new symbol s_1, s_2, ... (a family, with an index) for a part of a long formula."""
+        self._lets += 1
+        label = sympy.Symbol(f"let {self._lets}", nonnegative=True)
+        symbol = label if index is None else sympy.IndexedBase(label)[index]
+        self._add(symbol, Name("s", node=str(self._lets)))
+        return symbol
+
+    def definition(self, measured: Measured, nodes: Iterable[str]) -> str:
+        """Return how a measured number is defined, in terms of the linear parts W of ``nodes`` (in print)."""
+        operator = r"\,".join(f"W_{{{node}}}" for node in reversed(list(nodes)))
+        return find_measure(measured.kind).latex.format(at=operator)
+
+
+def _glyph(kind: str) -> str:
+    measure = find_measure(kind)
+    if _TOKEN.fullmatch(measure.latex):
+        return measure.latex
+    if measure.suffix in _SUFFIX_GLYPHS:
+        return _SUFFIX_GLYPHS[measure.suffix]
+    return measure.suffix if re.fullmatch("[A-Za-z]", measure.suffix) else rf"\mathsf{{{escaped(measure.suffix)}}}"

@@ -1,0 +1,323 @@
+"""Hypothesis strategies: random layer graphs of every type, and random and adversarial weights for them."""
+
+from __future__ import annotations
+
+import sympy
+import torch
+from hypothesis import strategies as st
+
+import fimtheory as ft
+from fimtheory import layers as L
+from fimtheory.instantiate import graph_parameters
+from fimtheory.rules.parameters import Initial
+
+ELEMENTWISE = (
+    L.ReLU, L.ReLU6, L.LeakyReLU, L.PReLU, L.ELU, L.CELU, L.SELU, L.GELU, L.GELUTanh, L.SiLU, L.Mish, L.Softplus,
+    L.Tanh, L.Sigmoid, L.Hardtanh, L.Hardsigmoid, L.Hardswish, L.Softsign, L.Softshrink, L.Tanhshrink, L.Dropout,
+    L.Identity,
+)  # fmt: skip
+IMAGE_LAYERS = (L.Conv2d, L.BatchNorm2d, L.MaxPool2d, L.AvgPool2d, L.AdaptiveAvgPool2d, L.PatchEmbedding)
+TOKEN_LAYERS = (L.MultiHeadSelfAttention, L.ClassToken, L.PositionEmbedding, L.SelectToken)
+ANY_SHAPE = (L.LayerNorm, L.Softmax, L.Flatten, L.Reshape, L.Permute, L.Linear)
+REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, L.Add, L.Concat, L.Input}
+
+MOST_ENTRIES = 96
+"""Most numbers that flow along an edge of a random graph: dense Jacobians stay small."""
+
+
+def numel(shape):
+    return int(sympy.prod(shape))
+
+
+# ---- layers -----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def elementwise(draw, shape):
+    kind = draw(st.sampled_from(ELEMENTWISE))
+    if kind is L.LeakyReLU:
+        return L.LeakyReLU(draw(st.sampled_from([0.01, 0.2, 1.0, 3.0, -0.5, -2.0, 0.0])))
+    if kind is L.PReLU:
+        return L.PReLU(draw(st.sampled_from([1, shape[0]])))
+    if kind is L.ELU:
+        return L.ELU(draw(st.sampled_from([1.0, 0.3, 2.5, 0.0, -1.5])))
+    if kind is L.CELU:
+        return L.CELU(draw(st.sampled_from([1.0, 0.1, 5.0])))
+    if kind is L.Softplus:
+        return L.Softplus(draw(st.sampled_from([1.0, 0.2, 30.0])))
+    if kind is L.Hardtanh:
+        return L.Hardtanh(*draw(st.sampled_from([(-1.0, 1.0), (0.0, 2.0), (-3.0, -1.0)])))
+    if kind is L.Softshrink:
+        return L.Softshrink(draw(st.sampled_from([0.5, 0.0, 2.0])))
+    return kind()
+
+
+def _pair(draw, least, most):
+    return draw(st.integers(least, most)), draw(st.integers(least, most))
+
+
+@st.composite
+def convolution(draw, shape, same=False):
+    channels, height, width = shape
+    if same:
+        kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (1, 3)]))
+        return L.Conv2d(channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans()))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (1, 3)]))
+    padding = _pair(draw, 0, 2)
+    kernel = tuple(
+        draw(st.integers(1, max(1, min(4, (n + 2 * p - 1) // d + 1))))
+        for n, p, d in zip((height, width), padding, dilation, strict=True)
+    )
+    groups = draw(st.sampled_from([g for g in (1, 1, 2, 3) if channels % g == 0]))
+    return L.Conv2d(
+        channels, groups * draw(st.integers(1, 3)), kernel, stride=_pair(draw, 1, 3), padding=padding,
+        dilation=dilation, groups=groups, bias=draw(st.booleans()),
+    )  # fmt: skip
+
+
+@st.composite
+def pooling(draw, shape):
+    _, height, width = shape
+    if draw(st.booleans()):
+        return L.AdaptiveAvgPool2d((draw(st.integers(1, height + 2)), draw(st.integers(1, width + 2))))
+    kernel = draw(st.integers(1, min(4, height))), draw(st.integers(1, min(4, width)))
+    padding = draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))
+    stride = _pair(draw, 1, 3)
+    if draw(st.booleans()):
+        return L.AvgPool2d(kernel, stride, padding)
+    # dilated windows may lie in the padding altogether, where the maximum of nothing is minus infinity
+    spread = tuple(min(3, (n - 1) // (k - 1)) if k > 1 else 3 for n, k in zip((height, width), kernel, strict=True))
+    dilation = draw(st.integers(1, spread[0])), draw(st.integers(1, spread[1]))
+    if dilation != (1, 1):
+        padding = (0, 0)
+    return L.MaxPool2d(kernel, stride, padding, dilation)
+
+
+@st.composite
+def single(draw, shape):
+    """One layer of one input that takes ``shape``, other than attention."""
+    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move"]
+    if len(shape) == 3:
+        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 2 + ["patch"]
+    if len(shape) <= 2:
+        kinds += ["linear"] * 3
+    if len(shape) == 2:
+        kinds += ["token", "position", "select"]
+    kind = draw(st.sampled_from(kinds))
+    match kind:
+        case "elementwise":
+            return draw(elementwise(shape))
+        case "norm":
+            return L.LayerNorm(shape[-1], draw(st.sampled_from([1e-5, 1e-2, 1.0])))
+        case "softmax":
+            return L.Softmax(draw(st.sampled_from([1.0, 0.1, 7.0])))
+        case "conv":
+            return draw(convolution(shape))
+        case "batch norm":
+            return L.BatchNorm2d(shape[0], draw(st.sampled_from([1e-5, 1e-3])))
+        case "pool":
+            return draw(pooling(shape))
+        case "patch":
+            sides = [p for p in (1, 2, 3) if shape[1] % p == 0 and shape[2] % p == 0]
+            return L.PatchEmbedding(shape[0], draw(st.integers(2, 4)), draw(st.sampled_from(sides)))
+        case "linear":
+            return L.Linear(shape[-1], draw(st.integers(1, 6)), draw(st.booleans()))
+        case "token":
+            return L.ClassToken(shape[1])
+        case "position":
+            return L.PositionEmbedding(*shape)
+        case "select":
+            return L.SelectToken(draw(st.integers(0, shape[0] - 1)))
+        case "move":
+            return draw(moving(shape))
+    raise AssertionError(kind)
+
+
+@st.composite
+def moving(draw, shape):
+    """Flatten, permute or reshape."""
+    if len(shape) == 1 or draw(st.booleans()):
+        n = numel(shape)
+        rows = draw(st.sampled_from([r for r in range(1, n + 1) if n % r == 0]))
+        return L.Reshape((rows, n // rows) if draw(st.booleans()) else (rows, n // rows, 1))
+    return L.Permute(tuple(draw(st.permutations(range(len(shape))))))
+
+
+# ---- graphs -----------------------------------------------------------------------------------------------------
+
+
+class Growing:
+    """A graph under construction: adds layers whose output is small enough, under fresh names."""
+
+    def __init__(self, draw, most):
+        self.draw = draw
+        self.left = most
+        self.nodes = []
+        self.shapes = {}
+        self.block = ""
+
+    def add(self, layer, *inputs):
+        name = f"{self.block}.n{len(self.nodes)}" if self.block else f"n{len(self.nodes)}"
+        self.nodes.append(ft.Node(name, layer, inputs, self.block))
+        self.left -= 1
+        self.shapes[name] = self._shape(layer, inputs)
+        return name
+
+    def _shape(self, layer, inputs):
+        shapes = tuple(self.shapes[i] for i in inputs)
+        site = ft.Site((layer,), ("new",), shapes, ())
+        rule = ft.registry.require_rule(layer, ft.Quantity.SHAPE, "new")
+        return tuple(int(size) for size in rule.function(site))
+
+    def try_add(self, layer, source):
+        """Add the layer unless its output would be too large; return the node to go on from."""
+        if numel(self._shape(layer, (source,))) > MOST_ENTRIES:
+            return source
+        return self.add(layer, source)
+
+    def attention(self, source, residual):
+        """Layer norm, attention (a multiple of the heads wide), and perhaps a shortcut around both."""
+        dim = self.shapes[source][1]
+        heads = self.draw(st.sampled_from([h for h in (1, 2, 3) if dim % h == 0]))
+        inner = self.add(L.LayerNorm(dim, self.draw(st.sampled_from([1e-5, 1e-1]))), source)
+        if self.draw(st.booleans()):
+            inner = self.add(L.Dropout(0.1), inner)
+        inner = self.add(L.MultiHeadSelfAttention(dim, heads, self.draw(st.booleans())), inner)
+        return self.add(L.Add(), *self.draw(st.permutations([source, inner]))) if residual else inner
+
+    def shortcut(self, source):
+        """A residual or dense region: one or two branches from ``source``, joined with it or with one another."""
+        branches = [self.branch(source) for _ in range(self.draw(st.integers(1, 2)))]
+        if self.draw(st.booleans()):
+            branches.append(source)
+        shape = self.shapes[branches[0]]
+        joined = [b for b in branches if self.shapes[b] == shape]
+        if self.draw(st.booleans()):
+            name = self.add(L.Add(), *joined)
+        else:
+            most = max(1, MOST_ENTRIES // numel(shape))
+            name = self.add(L.Concat(self.draw(st.integers(0, len(shape) - 1))), *joined[:most])
+        read = {source for node in self.nodes for source in node.inputs}
+        return name, [b for b in dict.fromkeys(branches) if b not in read]
+
+    def branch(self, source):
+        """One to three layers, mostly of unchanged shape."""
+        here = source
+        for _ in range(self.draw(st.integers(1, 3))):
+            shape = self.shapes[here]
+            if len(shape) == 3 and self.draw(st.booleans()):
+                here = self.add(self.draw(convolution(shape, same=True)), here)
+            elif len(shape) <= 2 and self.draw(st.booleans()):
+                here = self.add(L.Linear(shape[-1], shape[-1], self.draw(st.booleans())), here)
+            else:
+                here = self.add(self.draw(elementwise(shape)), here)
+        return here
+
+
+@st.composite
+def layer_graphs(draw, most=12, image=None, blocks=None):
+    """Random classifiers of up to about ``most`` layers; dense Jacobians of them are small.
+
+    ``image`` fixes whether inputs are images, ``blocks`` whether nodes carry block names.
+    """
+    g = Growing(draw, most)
+    image = draw(st.booleans()) if image is None else image
+    named = draw(st.booleans()) if blocks is None else blocks
+    if image:
+        shape = draw(st.integers(1, 3)), draw(st.integers(2, 5)), draw(st.integers(2, 5))
+    else:
+        shape = draw(st.sampled_from([(3,), (6,), (12,), (2, 4), (3, 6), (4, 3)]))
+    here = g.add(L.Input(shape))
+    for number in range(draw(st.integers(0, most - 2))):
+        if g.left <= 3:
+            break
+        if named and draw(st.booleans()):
+            g.block = draw(st.sampled_from(["", "stem", f"block{number}", "block.0"]))
+        choice = draw(st.integers(0, 9))
+        if choice <= 2:
+            here, loose = g.shortcut(here)
+            if loose:  # of another shape: bring every branch to vectors and concatenate
+                flat = [g.add(L.Flatten(), b) for b in [here, *loose]]
+                here = g.add(L.Concat(0), *flat)
+        elif choice == 3 and len(g.shapes[here]) == 2 and g.shapes[here][1] > 1:
+            here = g.attention(here, draw(st.booleans()))
+        else:
+            here = g.try_add(draw(single(g.shapes[here])), here)
+    g.block = ""
+    return _classifier(draw, g, here)
+
+
+def _classifier(draw, g, here):
+    """End in a vector of at least two logits, mostly through a linear head."""
+    if len(g.shapes[here]) == 3 and draw(st.booleans()):
+        here = g.add(L.AdaptiveAvgPool2d((1, 1)), here)
+    if len(g.shapes[here]) == 2 and draw(st.booleans()):
+        here = g.add(L.SelectToken(0), here)
+    if len(g.shapes[here]) > 1:
+        here = g.add(L.Flatten(), here)
+    width = g.shapes[here][0]
+    if width == 1 or width > 8 or draw(st.integers(0, 4)) > 0:
+        g.add(L.Linear(width, draw(st.integers(2, 6)), draw(st.booleans())), here)
+    return ft.LayerGraph(g.nodes, "random")
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------
+
+STYLES = ("normal", "rank one", "orthogonal", "zero", "ones", "signs", "single", "large", "tiny", "denormal", "huge")
+
+
+@st.composite
+def weights_for(draw, graph, styles=STYLES, dtype=torch.float64):
+    """A state dict of ``graph``: each tensor in a style of its own, or all in one."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    common = draw(st.sampled_from(styles)) if draw(st.booleans()) else None
+    made = {}
+    for key, parameter in graph_parameters(graph).items():
+        style = common or draw(st.sampled_from(styles))
+        made[key] = tensor_in_style(parameter, style, generator).to(
+            torch.int64 if parameter.initial is Initial.COUNT else dtype
+        )
+    return made
+
+
+def tensor_in_style(parameter, style, generator):
+    shape = tuple(int(size) for size in parameter.shape)
+
+    def normal(*size):
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    if parameter.initial is Initial.COUNT:
+        return torch.zeros(shape)
+    if parameter.initial is Initial.VARIANCE:
+        scale = {"zero": 0.0, "large": 1e6, "huge": 1e12, "tiny": 1e-8, "denormal": 1e-310}.get(style, 1.0)
+        return normal(*shape).abs() * scale
+    flat = (shape[0], numel(shape[1:])) if len(shape) > 1 else (numel(shape), 1)
+    scale = int(parameter.fan_in) ** -0.5
+    match style:
+        case "normal":
+            made = normal(*flat) * scale
+        case "rank one":
+            made = normal(flat[0], 1) * normal(1, flat[1]) * scale
+        case "orthogonal":
+            made = torch.linalg.qr(normal(max(flat), min(flat))).Q
+            made = made if made.shape == flat else made.T
+        case "zero":
+            made = torch.zeros(flat)
+        case "ones":
+            made = torch.ones(flat)
+        case "signs":
+            made = normal(*flat).sign()
+        case "single":
+            made = torch.zeros(flat)
+            made[flat[0] // 2, flat[1] // 2] = 3.0
+        case "large":
+            made = normal(*flat) * 30
+        case "tiny":
+            made = normal(*flat) * 1e-12
+        case "denormal":
+            made = normal(*flat) * 1e-310
+        case "huge":
+            made = normal(*flat) * 1e40
+        case _:
+            raise AssertionError(style)
+    return made.reshape(shape).to(torch.float64)

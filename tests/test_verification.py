@@ -1,0 +1,70 @@
+"""A verdict counts violations by float64 values only, and compares them with the certified bound."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+import fimtheory as ft
+from fimtheory import verification
+from fimtheory.errors import DataError, GraphError
+
+
+@pytest.fixture
+def graph():
+    return ft.families.mlp((6,), inputs=(4,), classes=3)
+
+
+def test_the_bound_holds_and_the_looseness_is_its_distance_to_the_best_value_found(graph):
+    verdict = ft.verify(graph, torch.randn(8, 4), starts=8, steps=30)
+    best = max(verdict.estimates.log10.max().item(), verdict.worst.log10_value)
+    assert verdict.holds
+    assert verdict.looseness_log10 == pytest.approx(verdict.bound.log10 - best)
+    assert verdict.looseness_log10 >= 0
+    assert verdict.bound.log10 <= verdict.baseline.log10
+
+
+def test_a_bound_that_is_too_small_is_counted_as_violated(graph, monkeypatch):
+    honest = verification.evaluate
+
+    def too_small(derivation, module, **options):
+        found = honest(derivation, module, **options)
+        return dataclasses.replace(found, log10=found.log10 - 6)
+
+    monkeypatch.setattr(verification, "evaluate", too_small)
+    verdict = ft.verify(graph, torch.randn(8, 4), starts=4, steps=5)
+    assert not verdict.holds
+    assert verdict.violations == 8 + 4
+    assert verdict.to_json()["violations"] == 12
+
+
+def test_the_linear_model_attains_its_bound():
+    builder = ft.Builder("linear")
+    x = builder.add("x", ft.layers.Input((5,)))
+    builder.add("head", ft.layers.Linear(5, 2), x)
+    verdict = ft.verify(builder.graph(), torch.randn(4, 5), starts=8, steps=200)
+    # K = 2 with zero bias: p = (1/2, 1/2) is reached, where lam is D_W^2 / 4 exactly
+    assert verdict.looseness_log10 == pytest.approx(0, abs=1e-4)
+    assert verdict.holds
+
+
+def test_data_of_another_shape_are_refused(graph):
+    with pytest.raises(DataError, match=r"\(8, 5\)"):
+        ft.verify(graph, torch.randn(8, 5))
+
+
+def test_only_graphs_and_their_models_are_verified():
+    with pytest.raises(GraphError, match="Linear"):
+        ft.verify(torch.nn.Linear(4, 3), torch.randn(2, 4))
+
+
+def test_a_dead_network_has_a_finite_verdict(graph):
+    model = ft.instantiate(graph, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    verdict = ft.verify(model, torch.randn(3, 4), starts=2, steps=2)
+    assert verdict.holds
+    assert verdict.bound.log10 == -math.inf
+    assert verdict.to_json()["bound"]["log10"] is None
