@@ -26,7 +26,7 @@ from fimtheory.registry import Site, measure, rule, rules
 if TYPE_CHECKING:
     from fimtheory.estimators import estimate
     from fimtheory.evaluation import evaluate
-    from fimtheory.instantiate import instantiate
+    from fimtheory.instantiation import instantiate
     from fimtheory.measures import evaluates
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
@@ -38,7 +38,7 @@ _NEEDS_TORCH = {
     "estimate": "fimtheory.estimators",
     "evaluate": "fimtheory.evaluation",
     "evaluates": "fimtheory.measures",
-    "instantiate": "fimtheory.instantiate",
+    "instantiate": "fimtheory.instantiation",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",

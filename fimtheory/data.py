@@ -120,13 +120,13 @@ def digits_are_tests(count: int) -> Tensor:
 
 
 def _digits(part: str, shape: tuple[int, ...]) -> Data:
-    from sklearn.datasets import load_digits  # noqa: PLC0415  scikit-learn takes a second to import
+    from sklearn.datasets import load_digits  # takes a second to import
 
     if part not in ("", "train", "test"):
         raise DataError(f"data 'digits:{part}': expected digits, digits:train or digits:test")
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float()[:, None] / 16
-    labels = torch.from_numpy(digits.target).long()
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    labels = torch.tensor(classes, dtype=torch.int64)
     if part:
         kept = digits_are_tests(len(images)) == (part == "test")
         images, labels = images[kept], labels[kept]
@@ -179,7 +179,7 @@ def _labels(labels: np.ndarray, inputs: np.ndarray, path: Path) -> Tensor:
 
 def _image_folder(path: Path, shape: tuple[int, ...], n: int | None, seed: int) -> Data:
     try:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  an optional dependency
+        from PIL import Image, UnidentifiedImageError  # an optional dependency
     except ImportError:
         raise DataError("image folders need Pillow; install it with: pip install 'fimtheory[images]'") from None
     channels, height, width = _image_shape(shape, str(path))

@@ -21,7 +21,7 @@ from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
 from fimtheory.errors import GraphError, SymbolicSizeError, WeightsError
 from fimtheory.graph import LayerGraph
-from fimtheory.instantiate import GraphModule
+from fimtheory.instantiation import GraphModule
 from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Site, find_measure, require_rule
 

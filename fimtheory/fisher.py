@@ -21,7 +21,8 @@ from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRul
 
 __all__ = ["FisherOperator", "SoftmaxFactor", "derivative_kernels", "double", "normalised", "times_power_of_two"]
 
-_LN2 = 0.6931471805599453
+_LN2 = math.log(2)
+_USE_FLOAT64 = "evaluate fimtheory.fisher.double(module) in float64"
 
 
 def times_power_of_two(values: Tensor, exponent: Tensor) -> Tensor:
@@ -197,7 +198,7 @@ class FisherOperator:
 
     Examples
     --------
-    >>> head = nn.Linear(3, 2, bias=False, dtype=torch.float64)
+    >>> head = nn.Linear(3, 2, bias=False, dtype=torch.float64).eval()
     >>> x = torch.zeros(1, 3, dtype=torch.float64)
     >>> w = (head.weight[0] - head.weight[1]).detach()
     >>> torch.allclose(FisherOperator(head, x).product(w[None]), w.dot(w) * w / 4)
@@ -247,7 +248,7 @@ class FisherOperator:
         with torch.no_grad(), _named_derivative_errors("reverse-mode"):
             (result,) = self._pullback(u.to(self.logits))
         self.evaluations += len(u)
-        return _require_finite(result.double(), "J^T u", "evaluate fimtheory.fisher.double(module) in float64")
+        return _require_finite(result.double(), "J^T u", _USE_FLOAT64)
 
     def jvp(self, v: Tensor) -> Tensor:
         """Return ``J v``, shape ``(B, K)`` float64, by forward mode; ``v`` is ``(B, *input)``."""
@@ -257,8 +258,7 @@ class FisherOperator:
         with torch.no_grad(), derivative_kernels(), _named_derivative_errors("forward-mode"):
             logits, result, *_ = torch.func.jvp(self.module, (self.x,), (v.to(self.x),))
         self.evaluations += len(v)
-        remedy = "evaluate fimtheory.fisher.double(module) in float64"
-        return logits, _require_finite(result.double(), "J v", remedy)
+        return logits, _require_finite(result.double(), "J v", _USE_FLOAT64)
 
     def half_product(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``g = J^T R^T u / tau`` as unit vectors ``(B, *input)`` and their scaled norms ``(B,)``.
@@ -298,8 +298,7 @@ class FisherOperator:
         cotangents.scatter_(2, classes, 1.0).scatter_(2, self.factor.top.expand_as(classes), -1.0)
         parts = [self._pull_back_each(part) for part in cotangents.split(chunk)]
         self.evaluations += cotangents.shape[0] * cotangents.shape[1]
-        rows = torch.cat(parts).flatten(2).transpose(0, 1)
-        return _require_finite(rows, "J^T u", "evaluate fimtheory.fisher.double(module) in float64")
+        return _require_finite(torch.cat(parts).flatten(2).transpose(0, 1), "J^T u", _USE_FLOAT64)
 
     def _pull_back_each(self, cotangents: Tensor) -> Tensor:
         with torch.no_grad():
@@ -317,10 +316,7 @@ class FisherOperator:
         return index + (index >= self.factor.top)
 
     def select(self, index: Tensor) -> FisherOperator:
-        """Return the operator of the inputs ``x[index]``, which goes on counting evaluations.
-
-        Its exponents may differ from those of this operator.
-        """
+        """Return the operator of ``x[index]``; it goes on counting evaluations, and its exponents may differ."""
         selected = FisherOperator(self.module, self.x[index], self.temperature)
         selected.evaluations += self.evaluations
         return selected
@@ -336,8 +332,8 @@ class FisherOperator:
         AdjointTestError
             If the two disagree for some input.
         GraphError
-            If they disagree per input but agree in the sum over the batch (then samples influence one another), or two
-            forward passes give different logits.
+            If they disagree per input but agree in the sum over the batch (then samples influence one another), if two
+            forward passes give different logits, or if J is zero at every input although the logits change around it.
         """
         generator = torch.Generator().manual_seed(1)
         v = torch.randn(self.x.shape, generator=generator, dtype=torch.float64).to(self.x).double()
@@ -349,6 +345,8 @@ class FisherOperator:
                 f"input {i}: two forward passes gave logits that differ by {drift[i]:.3g}; "
                 "the module is random or keeps state: remove noise and functional dropout"
             )
+        if not image.any() and not self.probe_vjp.any():
+            self._require_constant(v, root_eps)
         forward = (image * self.probe).sum(1)
         reverse = (self.probe_vjp * v).flatten(1).sum(1)
         size = (image.norm(dim=1) * self.probe.norm(dim=1)) / self.K**0.5
@@ -357,11 +355,10 @@ class FisherOperator:
         if not failed:
             return
         i = failed[0]
-        if len(v) > 1 and (forward - reverse).sum().abs() <= 4 * root_eps * size.sum():
+        if len(v) > 1 and (forward - reverse).sum().abs() <= 4 * root_eps * size.norm():
             raise GraphError(
-                f"input {i}: the samples of a batch influence one another (batch statistics, attention over the "
-                "batch), so lam of one input is undefined: give the module running statistics or pass one input at a "
-                "time"
+                f"input {i}: the samples of a batch influence one another (batch statistics, attention over it), so "
+                "lam of one input is undefined: give the module running statistics or pass one input at a time"
             )
         raise AdjointTestError(
             f"input {i}: forward mode gives <J v, u> = {forward[i]:.9g}, reverse mode <v, J^T u> = {reverse[i]:.9g}; "
@@ -369,6 +366,16 @@ class FisherOperator:
             "flatten(2).transpose(1, 2) follows: pass the input twice. Otherwise correct the backward or jvp of the "
             "module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
         )
+
+    def _require_constant(self, v: Tensor, step: float) -> None:
+        """Refuse a module that reports J = 0 at every input while its logits move along ``v``."""
+        with torch.no_grad(), derivative_kernels():
+            change = self.module(self.x + (step * v).to(self.x)) - self.logits
+        if (change.abs().amax(1) > step**1.5 * self.logits.abs().amax(1)).all():
+            raise GraphError(
+                "J is zero at every input, but the logits change nearby: the forward detaches or rounds its input, or "
+                "all inputs sit on a kink; remove torch.no_grad and detach from the forward, or move the inputs"
+            )
 
 
 def _check_arguments(module: nn.Module, x: Tensor, temperature: float) -> None:

@@ -136,17 +136,17 @@ def log_lam_gradient(operator: FisherOperator, u: Tensor) -> Tensor:
     MissingRuleError
         If an operator of the module has no second derivative.
     """
-
-    def log_rayleigh(x: Tensor) -> Tensor:
-        logits, pullback, *_ = torch.func.vjp(operator.module, x)
-        factor = SoftmaxFactor((logits.double() / operator.temperature).log_softmax(1), operator.temperature)
-        (g,) = pullback(factor.apply_transposed(u).to(logits.dtype))
-        scaled = times_power_of_two(g.double().flatten(1), -operator.jacobian_exponent.unsqueeze(1))
-        return scaled.square().sum(1).log().sum()
-
+    weights = {name: weight.detach() for name, weight in operator.module.named_parameters()}
+    x = operator.x.clone().requires_grad_()
     try:
-        with torch.no_grad(), derivative_kernels():
-            gradient = torch.func.grad(log_rayleigh)(operator.x)
+        with torch.enable_grad(), derivative_kernels():
+            logits = torch.func.functional_call(operator.module, weights, (x,))
+            factor = SoftmaxFactor((logits.double() / operator.temperature).log_softmax(1), operator.temperature)
+            cotangent = factor.apply_transposed(u).to(logits.dtype)
+            (g,) = torch.autograd.grad(logits, x, cotangent, create_graph=True, materialize_grads=True)
+            scaled = times_power_of_two(g.double().flatten(1), -operator.jacobian_exponent.unsqueeze(1))
+            # backward(), not grad(): the latter skips nodes that refuse a second derivative, and would call it zero.
+            scaled.square().sum(1).log().sum().backward()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -154,7 +154,7 @@ def log_lam_gradient(operator: FisherOperator, u: Tensor) -> Tensor:
             f"the search needs second derivatives: {str(error).splitlines()[0]} "
             "Replace the operator that torch names, or use fimtheory.estimate on data instead."
         ) from error
-    return gradient.nan_to_num(0.0, 0.0, 0.0)
+    return torch.zeros_like(x) if x.grad is None else x.grad.nan_to_num(0.0, 0.0, 0.0)
 
 
 def worst_case(

@@ -12,7 +12,7 @@ from fimtheory.files import load_graph
 from fimtheory.graph import LayerGraph
 
 if TYPE_CHECKING:
-    from fimtheory.instantiate import GraphModule
+    from fimtheory.instantiation import GraphModule
 
 __all__ = ["Target", "parse_shape", "resolve"]
 
@@ -36,7 +36,7 @@ class Target:
         WeightsError, NonFiniteError, SymbolicSizeError, TargetError
             The weights do not fit, or the device does not exist.
         """
-        from fimtheory.instantiate import instantiate
+        from fimtheory.instantiation import instantiate
 
         where = _device(device)
         if self.zoo is None or weights is not None:

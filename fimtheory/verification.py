@@ -22,7 +22,7 @@ from fimtheory.estimators import estimate
 from fimtheory.evaluation import Evaluation, evaluate
 from fimtheory.fisher import double
 from fimtheory.graph import LayerGraph
-from fimtheory.instantiate import GraphModule, instantiate
+from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.kernel import check
 from fimtheory.search import WorstCase, worst_case
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import fimtheory as ft
 from fimtheory import layers as L
-from fimtheory.instantiate import graph_parameters
+from fimtheory.registry import require_rule
 from fimtheory.rules.parameters import Initial
 
 ELEMENTWISE = (
@@ -78,12 +78,13 @@ def convolution(draw, shape, same=False):
 @st.composite
 def pooling(draw, shape):
     _, height, width = shape
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from([L.MaxPool2d, L.AvgPool2d, L.AdaptiveAvgPool2d]))
+    if kind is L.AdaptiveAvgPool2d:
         return L.AdaptiveAvgPool2d((draw(st.integers(1, height + 2)), draw(st.integers(1, width + 2))))
     kernel = draw(st.integers(1, min(4, height))), draw(st.integers(1, min(4, width)))
     padding = draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))
     stride = _pair(draw, 1, 3)
-    if draw(st.booleans()):
+    if kind is L.AvgPool2d:
         return L.AvgPool2d(kernel, stride, padding)
     # dilated windows may lie in the padding altogether, where the maximum of nothing is minus infinity
     spread = tuple(min(3, (n - 1) // (k - 1)) if k > 1 else 3 for n, k in zip((height, width), kernel, strict=True))
@@ -98,7 +99,7 @@ def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
     kinds = ["elementwise"] * 3 + ["norm", "softmax", "move"]
     if len(shape) == 3:
-        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 2 + ["patch"]
+        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 3 + ["patch"]
     if len(shape) <= 2:
         kinds += ["linear"] * 3
     if len(shape) == 2:
@@ -166,7 +167,7 @@ class Growing:
     def _shape(self, layer, inputs):
         shapes = tuple(self.shapes[i] for i in inputs)
         site = ft.Site((layer,), ("new",), shapes, ())
-        rule = ft.registry.require_rule(layer, ft.Quantity.SHAPE, "new")
+        rule = require_rule(layer, ft.Quantity.SHAPE, "new")
         return tuple(int(size) for size in rule.function(site))
 
     def try_add(self, layer, source):
@@ -272,12 +273,21 @@ def weights_for(draw, graph, styles=STYLES, dtype=torch.float64):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     common = draw(st.sampled_from(styles)) if draw(st.booleans()) else None
     made = {}
-    for key, parameter in graph_parameters(graph).items():
+    for key, parameter in parameters_of(graph):
         style = common or draw(st.sampled_from(styles))
         made[key] = tensor_in_style(parameter, style, generator).to(
             torch.int64 if parameter.initial is Initial.COUNT else dtype
         )
     return made
+
+
+def parameters_of(graph):
+    """Yield state-dict keys and parameters, in the order of the nodes."""
+    for name in graph.order:
+        layer = graph.layer(name)
+        site = ft.Site((layer,), (name,), graph.input_shapes(name), graph.shapes[name])
+        for parameter in require_rule(layer, ft.Quantity.PARAMETERS, name).function(site):
+            yield f"{name}.{parameter.name}" if parameter.name else name, parameter
 
 
 def tensor_in_style(parameter, style, generator):

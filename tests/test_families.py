@@ -7,10 +7,10 @@ import torch
 from fimtheory import layers
 from fimtheory.errors import GraphError, ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
-from fimtheory.families import PRESETS, densenet, mlp, resnet, transformer, vgg
+from fimtheory.families import PRESETS, SYMBOLIC, densenet, mlp, resnet, transformer, vgg
 from fimtheory.families.blocks import size_at
 from fimtheory.graph import Repeat
-from fimtheory.instantiate import graph_parameters, instantiate
+from fimtheory.instantiation import graph_parameters, instantiate
 from fimtheory.rules.parameters import Initial
 
 N, c, d, k, K, H, W = (size_symbol(name) for name in ("N", "c", "d", "k", "K", "H", "W"))
@@ -105,6 +105,20 @@ def test_presets_build_for_small_images(name):
     assert PRESETS[name].description
 
 
+def test_presets_have_default_sizes():
+    assert PRESETS["mlp"].build().shapes["layers.0"] == (512,)
+    assert PRESETS["resnet20"].build().shapes["x"] == (3, 32, 32)
+    assert PRESETS["resnet18"].build(classes=5).shapes["fc"] == (5,)
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_symbolic_families(name):
+    graph = SYMBOLIC[name].build()
+    assert sum(isinstance(node.layer, Repeat) for node in graph.nodes) == 1
+    assert graph.shapes[graph.output] == (K,)
+    assert SYMBOLIC[name].description
+
+
 def blocks(graph):
     return list(dict.fromkeys(node.block for node in graph.nodes if node.block))
 
@@ -136,7 +150,7 @@ def test_activation_of_a_perceptron():
 
 SIZES = {size_at("n", index): size for index, size in enumerate((3, 4, 6, 5))} | {H: 8, W: 6, K: 4}
 
-SYMBOLIC = [
+FORMS = [
     pytest.param(
         mlp(depth=N, classes=K), mlp((4, 6, 5), inputs=3, classes=4), id="mlp",
     ),
@@ -168,7 +182,7 @@ SYMBOLIC = [
 VALUES = {N: 3, c: 5, k: 2, d: 5, K: 4, H: 8, W: 6, size_symbol("c0"): 6, size_symbol("T"): 7} | SIZES
 
 
-@pytest.mark.parametrize(("symbolic", "written"), SYMBOLIC)
+@pytest.mark.parametrize(("symbolic", "written"), FORMS)
 def test_symbolic_form_is_the_written_out_one(symbolic, written):
     """With numbers for its symbols, a repeated block gives the layers, wiring, shapes and blocks written out."""
     with pytest.raises(SymbolicSizeError):

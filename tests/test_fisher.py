@@ -341,6 +341,18 @@ def test_randomness_is_refused():
         FisherOperator(module, torch.randn(2, 6)).adjoint_test()
 
 
+class Detached(nn.Linear):
+    """Its forward hides the input from both modes of differentiation."""
+
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+def test_a_forward_that_detaches_is_refused():
+    with pytest.raises(GraphError, match="J is zero at every input, but the logits change"):
+        FisherOperator(Detached(6, 3).eval(), torch.randn(2, 6)).adjoint_test()
+
+
 @pytest.mark.parametrize(
     ("module", "x", "error", "message"),
     [
@@ -392,9 +404,8 @@ def test_attention_settings_are_restored():
         FisherOperator(module, torch.randn(2, 4, 8)).adjoint_test()
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
-    with pytest.raises(RuntimeError, match="inside"), derivative_kernels():
-        assert not torch.backends.mha.get_fastpath_enabled()
-        raise RuntimeError("inside")
+    with pytest.raises(ZeroDivisionError), derivative_kernels():
+        _ = 1 / torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -419,7 +430,7 @@ def test_double_copies():
 def test_double_fails_loudly():
     module = nn.Linear(3, 2)
     module.register_buffer("phase", torch.zeros(2, dtype=torch.complex64))
-    with pytest.raises(DataError, match="phase is torch.complex64"):
+    with pytest.raises(DataError, match=r"phase is torch\.complex64"):
         double(module)
     uncopyable = nn.Linear(3, 2)
     uncopyable.derived = uncopyable.weight * 2

@@ -23,7 +23,7 @@ from fimtheory.errors import (
 )
 from fimtheory.expressions import index_symbol, size_symbol
 from fimtheory.graph import Builder, LayerGraph, Node, Repeat
-from fimtheory.instantiate import GraphModule, graph_parameters, instantiate, random_weights
+from fimtheory.instantiation import GraphModule, graph_parameters, instantiate, random_weights
 from fimtheory.registry import find_rule, rule
 from fimtheory.rules.parameters import Initial, Parameter
 from fimtheory.weights import read_weights, write_weights

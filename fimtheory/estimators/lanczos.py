@@ -36,7 +36,7 @@ def error_bound(steps: int, size: int, level: float) -> float:
     Examples
     --------
     >>> round(error_bound(20, 500, 0.95), 4)
-    0.0286
+    0.0287
     """
     if steps >= size:
         return 0.0

@@ -102,7 +102,8 @@ class Estimate:
     ) -> Estimate:
         """Take the scaling off ``pair``: its values count in units of ``2**exponent``, ``(B,)`` int64."""
         lam, upper = (times_power_of_two(value, exponent) for value in (pair.value, pair.upper))
-        log10_lam, log10_upper = (value.log10() + math.log10(2) * exponent.double() for value in (pair.value, pair.upper))
+        decades = math.log10(2) * exponent.double()
+        log10_lam, log10_upper = pair.value.log10() + decades, pair.upper.log10() + decades
         return cls(
             lam=lam,
             lower=lam,

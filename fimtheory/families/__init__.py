@@ -36,17 +36,17 @@ from fimtheory.graph import LayerGraph
 from fimtheory.layers import Shape
 
 __all__ = [
-    "PRESETS", "SYMBOLIC", "Preset", "SymbolicFamily", "densenet", "densenet121", "densenet169", "densenet201", "mlp", "resnet", "resnet18",
-    "resnet20", "resnet32", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152", "transformer", "vgg",
-    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_l_16",
-    "vit_tiny",
+    "PRESETS", "SYMBOLIC", "Preset", "SymbolicFamily", "densenet", "densenet121", "densenet169", "densenet201", "mlp",
+    "resnet", "resnet18", "resnet20", "resnet32", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152",
+    "transformer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "vit_b_16", "vit_l_16", "vit_tiny",
 ]  # fmt: skip
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named architecture: ``build(classes, input_shape)`` returns its graph, ``description`` is one line."""
+    """An architecture: ``build(classes=..., input_shape=...)`` returns its graph, with defaults for both."""
 
     build: Callable[..., LayerGraph]
     description: str

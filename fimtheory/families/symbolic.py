@@ -30,9 +30,7 @@ def symbolic_resnet() -> LayerGraph:
 
 def symbolic_densenet() -> LayerGraph:
     """N dense layers of growth k."""
-    return densenet(
-        (size_symbol("N"),), growth=size_symbol("k"), stem=None, classes=size_symbol("K"), name="DenseNet"
-    )
+    return densenet((size_symbol("N"),), growth=size_symbol("k"), stem=None, classes=size_symbol("K"), name="DenseNet")
 
 
 def symbolic_transformer() -> LayerGraph:

@@ -25,12 +25,12 @@ RowScale = tuple[Tensor, float]
 _FRACTION_BITS = {torch.float16: 10, torch.bfloat16: 7, torch.float32: 23}
 _PATTERN = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _SIGNLESS = 2**63 - 1
-_CHUNK = 2**24  # entries converted at a time, so that temporaries stay near 128 MiB
+_CHUNK = 2**15 - 1  # entries converted at a time: they stay in cache, and torch starts no threads for so few
 _TINY = -500  # rows below 2^_TINY are decoded by integers; elsewhere a flushed input costs at most 2^(-1022 + 500)
 
 
 def exact_float64(tensor: Tensor, name: str) -> Tensor:
-    """Copy to a float64 CPU tensor with exactly the stored values, whatever the denormal mode.
+    """Convert to a float64 CPU tensor with exactly the stored values, whatever the denormal mode.
 
     Raises
     ------
@@ -42,26 +42,36 @@ def exact_float64(tensor: Tensor, name: str) -> Tensor:
     >>> exact_float64(torch.tensor([1.0, 2.0**-149]), "v").tolist() == [1.0, 2.0**-149]
     True
     """
-    stored = tensor.detach().cpu()
+    return _exact(_finite(tensor, name))
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    """CPU copy without gradient, of a supported dtype and without NaN or infinity."""
+    stored = tensor.detach().cpu().contiguous()
     if stored.dtype not in (*_FRACTION_BITS, torch.float64):
         raise TypeError(f"{name} has dtype {stored.dtype}; a norm needs float16, bfloat16, float32 or float64")
-    finite = torch.isfinite(stored)
-    if not finite.all():
+    if not all(bool(torch.isfinite(block).all()) for block in stored.flatten().split(_CHUNK)):
         nans = int(torch.isnan(stored).sum())
-        infinite = stored.numel() - int(finite.sum()) - nans
+        infinite = int(torch.isinf(stored).sum())
         raise NonFiniteError(
             f"{name} holds {nans} NaN and {infinite} infinite of {stored.numel()} entries; an operator norm needs "
             "finite weights: reload them, or find the training step that diverged"
         )
+    return stored
+
+
+def _exact(stored: Tensor) -> Tensor:
+    """Exact float64 values of finite entries.
+
+    A denormal operand may be read as zero by the conversion, so its integer fraction is converted instead.  Its unit
+    is 2^(smallest normal exponent - fraction bits), and the product is exact and normal in float64.
+    """
     if stored.dtype == torch.float64:
         return stored
-    # A denormal operand may be read as zero by the conversion, so its integer fraction is converted instead.  Its
-    # unit is 2^(smallest normal exponent - fraction bits), and the product is exact and normal in float64.
-    fraction_bits = _FRACTION_BITS[stored.dtype]
-    pattern = stored.contiguous().view(_PATTERN[stored.dtype])
     exact = stored.to(torch.float64)
-    width = torch.iinfo(pattern.dtype).bits
-    magnitude = pattern & (2 ** (width - 1) - 1)
+    fraction_bits = _FRACTION_BITS[stored.dtype]
+    pattern = stored.view(_PATTERN[stored.dtype])
+    magnitude = pattern & torch.iinfo(pattern.dtype).max
     denormal = (magnitude > 0) & (magnitude < 2**fraction_bits)
     if denormal.any():
         unit = math.ldexp(torch.finfo(stored.dtype).tiny, -fraction_bits)
@@ -145,10 +155,10 @@ def scale_rows(matrix: Tensor, row_scale: RowScale | None, name: str) -> ScaledR
     """
     if matrix.numel() == 0:
         raise ShapeError(f"{name} has shape {tuple(matrix.shape)}: an empty operator has no norm")
-    exact = exact_float64(matrix, name)
-    rows, columns = exact.shape
+    stored = _finite(matrix, name)
+    rows, columns = stored.shape
     step = max(1, _CHUNK // columns)
-    row_bits = torch.cat([magnitude_bits(exact[i : i + step]).amax(1) for i in range(0, rows, step)])
+    row_bits = torch.cat([magnitude_bits(_exact(block)).amax(1) for block in stored.split(step)])
     exponent = _exponent(row_bits)
     factor, factor_exponent, scale_error = _factors(row_scale, rows)
     nonzero = (row_bits > 0) & (factor != 0)
@@ -163,7 +173,7 @@ def scale_rows(matrix: Tensor, row_scale: RowScale | None, name: str) -> ScaledR
     values = torch.empty((rows, columns), dtype=torch.float64, device="cpu")
     for i in range(0, rows, step):
         block = slice(i, i + step)
-        torch.mul(_normalised(exact[block], exponent[block]), multiplier[block, None], out=values[block])
+        torch.mul(_normalised(_exact(stored[block]), exponent[block]), multiplier[block, None], out=values[block])
     # Without a row scale the multipliers are powers of two.  With one, an entry is rounded once: exact product =
     # stored / (1 + d), |d| <= u, which is within 2 u of the stored entry.
     return ScaledRows(values, largest, 0.0 if row_scale is None else 2.0 * UNIT, scale_error)

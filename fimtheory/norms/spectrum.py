@@ -26,7 +26,7 @@ from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n, up
 
 __all__ = ["SpectralLevel"]
 
-_ESTIMATED_AT_A_TIME = 2**20  # entries of the matrices handed to Lanczos together
+_ESTIMATED_AT_A_TIME = 2**18  # entries of the matrices handed to Lanczos together
 _MARGIN = 2.0**-25  # a trial level above an estimate by this much: 1.5e-8 on the norm
 _ATTEMPTS = 30
 
@@ -45,6 +45,7 @@ class SpectralLevel:
 
     def __init__(self, start: float) -> None:
         self._level = start
+        self._estimated = False  # factorising at the start level would be wasted: nearly every matrix lies above it
         self.certificate = "cholesky"
 
     def upper(self, n: int) -> float:
@@ -69,15 +70,16 @@ class SpectralLevel:
         open_ = (frobenius > self._level).nonzero().flatten()
         step = _MARGIN
         for _ in range(_ATTEMPTS):
-            if len(open_) > 0:
+            if self._estimated:
                 open_ = open_[~_factorises(negative, diagonal, open_, self._level)]
             if len(open_) == 0:
                 return
             # Estimating the few with the largest Frobenius norm is enough: the rest is tried again at the new level.
-            few = open_[frobenius[open_].argsort(descending=True)[: max(1, _ESTIMATED_AT_A_TIME // n**2)]]
+            few = open_[frobenius[open_].argsort(descending=True)[: 1 + _ESTIMATED_AT_A_TIME // n**2]]
             candidates = -negative[few]
             candidates.diagonal(dim1=-2, dim2=-1).copy_(diagonal[few])
             trial = largest_ritz_value(candidates) * (1.0 + _MARGIN)
+            self._estimated = True
             if trial <= self._level:  # the estimates do not explain the failure, so climb
                 trial = self._level * (1.0 + step)
                 step *= 4.0

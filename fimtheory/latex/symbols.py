@@ -9,21 +9,16 @@ from typing import final
 import sympy
 
 from fimtheory.claims import Measured, Quantity
-from fimtheory.derivation import Derivation, Lemma, body_of
+from fimtheory.derivation import Derivation, Lemma, Step, body_of
 from fimtheory.graph import LayerGraph
-from fimtheory.labels import escaped, math_name
-from fimtheory.latex import Name, Printer
-from fimtheory.registry import find_measure
+from fimtheory.latex.labels import escaped, math_name
+from fimtheory.latex.printer import Name, Printer
+from fimtheory.registry import find_measure, rule_named
 
 __all__ = ["Names", "lemma_letter"]
 
-_STEP_GLYPHS = {
-    (Quantity.GAIN, False): r"\ell",
-    (Quantity.GAIN, True): "L",
-    (Quantity.JACOBIAN_VARIANCE, False): "c",
-    (Quantity.JACOBIAN_VARIANCE, True): "C",
-    (Quantity.TOKEN_NORM, False): r"\rho",
-}
+_STEP_GLYPHS = {Quantity.GAIN: (r"\ell", "L"), Quantity.JACOBIAN_VARIANCE: ("c", "C"), Quantity.TOKEN_NORM: (r"\rho", "")}
+"""Glyphs of what a step bounds: one layer, and several together."""
 _SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\kappa"}
 """Suffixes that would read as the letter of a lemma."""
 _TOKEN = re.compile(r"\\?[A-Za-z]+")
@@ -68,9 +63,16 @@ class Names:
             self._add_nodes(lemma.letter, body)
             self._add_measured(lemma)
             for step in lemma.steps:
-                whole = str(step.name)[:1].isupper() and step.quantity is not Quantity.TOKEN_NORM
-                glyph = _STEP_GLYPHS[step.quantity, whole]
-                self._add(step.name, Name(glyph, lemma_letter(lemma.letter), self.node(lemma, step.target), step=True))
+                self._add(step.name, self._step_name(lemma, step, body.input))
+
+    def _step_name(self, lemma: Lemma, step: Step, entry: str) -> Name:
+        """Name what a step bounds: small letters for one layer, capitals from the block's entry or between nodes."""
+        layer, whole = _STEP_GLYPHS[step.quantity]
+        alone = rule_named(step.rule) is not None or step.rule == "assumption"
+        node = self.node(lemma, step.target)
+        if not alone and step.source != entry:
+            node = rf"{self.node(lemma, step.source)}\to {node}"
+        return Name(layer if alone else whole, lemma_letter(lemma.letter), node, step=True)
 
     def _add(self, symbol: sympy.Basic, name: Name) -> None:
         key = symbol.base.label if isinstance(symbol, sympy.Indexed) else symbol

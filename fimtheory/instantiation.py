@@ -216,7 +216,8 @@ class GraphModule(nn.Module):
         """Name the graph."""
         return repr(self.graph)
 
-    def _forward_of(self, node: str) -> Forward:
+    def forward_of(self, node: str) -> Forward:
+        """Return the function of a node; asked once, when the model is made, so a subclass may give another."""
         layer = self.graph.layer(node)
         return require_rule(layer, Quantity.FORWARD, node).function(_site(self.graph, node))
 
@@ -231,7 +232,7 @@ class GraphModule(nn.Module):
             for parameter in _parameters(self.graph, name):
                 path, _, attribute = _key(name, parameter).rpartition(".")
                 located.append((parameter.name, self.get_submodule(path), attribute))
-            yield _Step(name, self._forward_of(name), tuple(located), inputs, released)
+            yield _Step(name, self.forward_of(name), tuple(located), inputs, released)
 
     def _place(self, key: str, parameter: Parameter, tensor: Tensor) -> None:
         *path, attribute = key.split(".")

@@ -8,9 +8,9 @@ from typing import final
 
 import sympy
 
-from fimtheory.latex import Printer
-from fimtheory.symbols import Names
-from fimtheory.widths import width
+from fimtheory.latex.printer import Printer
+from fimtheory.latex.symbols import Names
+from fimtheory.latex.widths import width
 
 __all__ = ["LINE", "Display", "Typesetter", "lines_of"]
 

@@ -1,6 +1,6 @@
 r"""Closed forms as LaTeX: a sympy printer that writes sums and products in the order of the proof.
 
-Symbols are printed by a table of ``Name`` (see ``fimtheory.symbols``); every other symbol is a size, written as it is
+Symbols are printed by a table of ``Name`` (see ``fimtheory.latex.symbols``); every other symbol is a size, written as it is
 called.  ``$\bigl(b^{(i)}_{\mathrm{conv1}}\bigr)^2$`` is the square of member i of a family.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, final
 import sympy
 from sympy.printing.latex import LatexPrinter
 
-from fimtheory.labels import math_name
+from fimtheory.latex.labels import math_name
 
 __all__ = ["Name", "Printer", "number"]
 

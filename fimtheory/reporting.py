@@ -1,0 +1,187 @@
+"""Write reports: a LaTeX appendix for each theorem, and its PDF where latexmk is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jinja2
+
+from fimtheory.bibliography import BIBLIOGRAPHY
+from fimtheory.derivation import Derivation
+from fimtheory.errors import DataError
+from fimtheory.kernel import check
+from fimtheory.latex.chapters import Chapter, chapter
+from fimtheory.latex.labels import label_key, prose, typewriter
+
+if TYPE_CHECKING:
+    from fimtheory.evaluation import Evaluation
+
+__all__ = ["Reportable", "compiled", "report", "tex"]
+
+_CITED = re.compile(r"\\cite(?:\[\{[^\]]*\}\]|\[[^\]]*\])?\{([A-Za-z0-9.-]+)\}")
+_SECONDS = 180
+_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "openin_any": "p", "openout_any": "p"}
+"""No date in the PDF, and no file read or written outside of the working directory and the TeX installation."""
+
+
+class Reportable(Protocol):
+    """A verdict: what ``fimtheory.verify`` returns."""
+
+    @property
+    def derivation(self) -> Derivation:
+        """The theorem."""
+        ...
+
+    @property
+    def bound(self) -> Evaluation:
+        """Its value on the model's weights."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as ``fimtheory verify --json`` prints it."""
+        ...
+
+
+Target = Derivation | Reportable | tuple[Derivation, "Evaluation | None", "Reportable | None"]
+
+
+def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) -> list[Path]:
+    """Write an appendix for each target and return the files written.
+
+    Parameters
+    ----------
+    targets : sequence
+        Derivations; verdicts; or tuples (derivation, evaluation or None, verdict or None).
+    out : str or Path
+        Directory for the files, named after the graphs; it is made if need be.
+    compile : bool
+        Also make a PDF; without latexmk a line on stderr says how to get it.
+
+    Raises
+    ------
+    CheckError
+        The kernel refuses a derivation; nothing is written.
+    DataError
+        A target is something else, or a file cannot be written.
+    """
+    chapters = _numbered([_chapter(target) for target in targets])
+    directory = Path(out)
+    written: list[Path] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, made in chapters.items():
+            written.append(_placed(tex(made).encode(), directory / f"{name}.tex"))
+        if compile and shutil.which("latexmk") is None:
+            names = " ".join(f"{name}.tex" for name in chapters)
+            print(f"no latexmk on the PATH; for PDFs install TeX Live and run: latexmk -pdf {names}", file=sys.stderr)
+        elif compile:
+            for name, made in chapters.items():
+                written.append(_placed(compiled(tex(made)), directory / f"{name}.pdf"))
+    except OSError as error:
+        raise DataError(f"{directory}: the report cannot be written: {error.strerror or error}") from None
+    return written
+
+
+def _chapter(target: Target) -> Chapter:
+    if isinstance(target, Derivation):
+        target = (target, None, None)
+    elif not isinstance(target, tuple):
+        if not all(hasattr(target, name) for name in ("derivation", "bound", "to_json")):
+            raise DataError(f"report takes derivations and verdicts, got {type(target).__name__}")
+        target = (target.derivation, target.bound, target)
+    derivation, evaluation, verdict = target
+    check(derivation)
+    return chapter(derivation, evaluation, None if verdict is None else verdict.to_json())
+
+
+def _numbered(chapters: list[Chapter]) -> dict[str, Chapter]:
+    """Name each chapter's files; chapters of one name are told apart by a number."""
+    named: dict[str, Chapter] = {}
+    for made in chapters:
+        name, k = made.key, 1
+        while name in named:
+            k += 1
+            name = f"{made.key}-{k}"
+        named[name] = made
+    return named
+
+
+def tex(content: Chapter) -> str:
+    """Return a chapter as a LaTeX document; the same chapter gives the same text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fimtheory", "templates"),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("appendix.tex.j2")
+    keys = sorted(set(_CITED.findall(template.render(c=content, bibliography=""))))
+    return re.sub(r"\n{3,}", "\n\n", template.render(c=content, bibliography=_bibliography(keys)))
+
+
+def _bibliography(keys: Sequence[str]) -> str:
+    by_key = {label_key(key): str(work) for key, work in BIBLIOGRAPHY.items()}
+    missing = "cited by a rule; not in the bibliography of fimtheory."
+    entries = [rf"\bibitem{{{k}}} {prose(by_key[k]) if k in by_key else f'{typewriter(k)}: {missing}'}" for k in keys]
+    widest = "9" * len(str(len(keys)))
+    return "\n".join([rf"\begin{{thebibliography}}{{{widest}}}", *entries, r"\end{thebibliography}"])
+
+
+def compiled(document: str) -> bytes:
+    """Return the PDF of a LaTeX document, built in a directory of its own without shell escape.
+
+    Raises
+    ------
+    DataError
+        LaTeX fails; the message holds its first error.
+    """
+    with tempfile.TemporaryDirectory(prefix="fimtheory-") as work:
+        (Path(work) / "report.tex").write_text(document, encoding="utf-8")
+        command = [
+            "latexmk", "-norc", "-pdf", "-silent", "-interaction=nonstopmode", "-halt-on-error",
+            "-pdflatex=pdflatex -no-shell-escape %O %S", "report.tex",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, cwd=work, env=os.environ | _ENVIRONMENT, capture_output=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise DataError(f"latexmk took more than {_SECONDS} s; write the .tex alone with compile=False") from None
+        result = Path(work) / "report.pdf"
+        if done.returncode != 0 or not result.exists():
+            raise DataError(f"latexmk failed: {_first_error(Path(work) / 'report.log')}")
+        return result.read_bytes()
+
+
+def _first_error(log: Path) -> str:
+    if not log.exists():
+        return "no log was written"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line for line in lines if line.startswith("!")), "see the .tex")
+
+
+def _placed(content: bytes, path: Path) -> Path:
+    """Write a file so that it appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+

@@ -1,0 +1,162 @@
+"""The promise itself: on random graphs and weights, nothing found exceeds the certified bound."""
+
+from __future__ import annotations
+
+import collections
+import math
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, event, given, settings, target
+from hypothesis import strategies as st
+from oracles import activations, ascend, fragment_module, jacobian, log10_lam, norm
+from strategies import layer_graphs, weights_for
+
+import fimtheory as ft
+from fimtheory.derivation import body_of, local_nodes
+
+ROUNDING = 1e-9
+"""Relative error allowed to the float64 lam and Jacobian norms that the bound is compared with."""
+CANCELLATION = 1e-13
+"""Error allowed to the root of the float64 lam, relative to the product of all layer norms: J is computed from those."""
+
+tally = collections.Counter()
+smallest = []
+"""log10(bound / lam) of every example, to report how close the search came."""
+
+
+def exceeds(found, bound, scale):
+    """Whether a float64 value is above the bound by more than its own rounding; all are log10 of squares."""
+    first, second = bound / 2, scale / 2 + math.log10(CANCELLATION)
+    top = max(first, second)
+    allowed = -math.inf if top == -math.inf else top + math.log10(10 ** (first - top) + 10 ** (second - top))
+    return found > 2 * allowed + ROUNDING
+
+
+def inputs_of(graph, generator):
+    """Inputs to attack from: random, large, small, zero and constant."""
+    shape = graph.shapes[graph.input]
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return [x, 100 * x, 0.01 * x, torch.zeros(shape, dtype=torch.float64), torch.full(shape, 0.7, dtype=torch.float64)]
+
+
+def usable(module, x):
+    """Whether logits and Jacobian are finite there; huge weights overflow, which refutes nothing."""
+    logits = module(x[None])
+    return bool(logits.isfinite().all()) and bool(jacobian(lambda v: module(v[None])[0], x).isfinite().all())
+
+
+def attack(graph, weights, steps, generator):
+    module = ft.instantiate(graph, weights=weights, dtype=torch.float64)
+    derivation = ft.derive(graph)
+    ft.check(derivation)
+    try:
+        bound = ft.evaluate(derivation, module)
+        usual = ft.evaluate(ft.baseline(graph), module)
+    except ft.errors.NonFiniteError:  # a norm beyond float64: refused, which is right
+        tally["refused as beyond float64"] += 1
+        event("norm beyond float64")
+        assume(False)
+    tally["baseline below bound"] += usual.log10 < bound.log10 - ROUNDING
+    tried = 0
+    found = -math.inf
+    for x in inputs_of(graph, generator):
+        if not usable(module, x):
+            tally["input overflows"] += 1
+            continue
+        tried += 1
+        here, best = (log10_lam(module, x), x) if tried > 2 else ascend(module, x, steps, generator)
+        assert not exceeds(here, bound.log10, usual.log10), f"lam 1e{here} above 1e{bound.log10} at {best}"
+        found = max(found, here)
+    if not tried:
+        tally["every input overflows"] += 1
+        event("every input overflows")
+        assume(False)
+    tally["examples"] += 1
+    if math.isfinite(found):
+        smallest.append((bound.log10 - found, str([(n.name, n.layer, n.inputs) for n in graph.nodes])))
+        target(found - bound.log10)
+    return derivation, bound, module
+
+
+def check_steps(graph, weights, derivation, bound, x):
+    """Every step about a gain bounds the dense Jacobian from its source to its target, every token norm the tokens."""
+    values = activations(graph, weights, x)
+    rows = iter(bound.rows)
+    position = {name: k for k, name in enumerate(graph.order)}
+    blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
+    for lemma, k in sorted(blocks, key=lambda block: position[block[0].instances[block[1]].entry]):
+        body, _, _ = body_of(graph, lemma)
+        names = local_nodes(body, lemma.instances[k])
+        for index in sorted(support(lemma)):
+            step, row = lemma.steps[index], next(rows)
+            source, end = names[step.source], names[step.target]
+            assert row.target == end
+            if step.quantity is ft.Quantity.TOKEN_NORM:
+                assert values[end].norm(dim=-1).max() <= 10**row.log10 * (1 + ROUNDING)
+            elif source != end:
+                between = tuple(n for n in graph.order if feeds(graph, n, source, end))
+                jac = jacobian(fragment_single(graph, weights, source, between), values[source])
+                if jac.isfinite().all():
+                    truth = norm(jac)
+                    found = 2 * math.log10(truth) if truth > 0 else -math.inf
+                    assert not exceeds(found, 2 * row.log10, max(2 * row.log10, found - 8)), (row, truth)
+
+
+def fragment_single(graph, weights, source, members):
+    module = fragment_module(graph, weights, source, members)
+    return lambda v: module(v[None])[0]
+
+
+def feeds(graph, node, source, end):
+    """Whether ``node`` lies on a path from ``source`` (excluded) to ``end``."""
+    if node == source:
+        return False
+    ancestors = ft.graph.nx.ancestors(graph.digraph, end) | {end}
+    return node in ancestors and source in ft.graph.nx.ancestors(graph.digraph, node)
+
+
+def support(lemma):
+    needed, pending = set(), [lemma.gain]
+    while pending:
+        index = pending.pop()
+        needed.add(index)
+        pending += lemma.steps[index].premises
+    return needed
+
+
+def attack_random(data, steps):
+    graph = data.draw(layer_graphs())
+    weights = data.draw(weights_for(graph))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
+    derivation, bound, module = attack(graph, weights, steps, generator)
+    x = inputs_of(graph, generator)[0]
+    if usable(module, x):
+        check_steps(graph, weights, derivation, bound, x)
+
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@given(st.data())
+def test_nothing_exceeds_the_bound(data):
+    attack_random(data, steps=4)
+
+
+@pytest.mark.slow
+def test_nothing_exceeds_the_bound_at_length():
+    examples = int(os.environ.get("FIMTHEORY_EXAMPLES", "2000"))
+    tally.clear()
+    smallest.clear()
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=QUIET)
+    @given(st.data())
+    def run(data):
+        attack_random(data, steps=12)
+
+    run()
+    print(dict(tally))
+    for gap, what in sorted(smallest)[:10]:
+        print(f"bound / lam = {10**gap:.6f}  {what}")
