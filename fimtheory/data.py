@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import final
 
 import numpy as np
@@ -152,7 +154,7 @@ def _npz(path: Path, shape: tuple[int, ...]) -> Data:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except zipfile.BadZipFile:
         raise DataError(f"{path}: not an .npz file, or truncated") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, TypeError, SyntaxError, EOFError, RuntimeError, MemoryError, TokenError, zlib.error) as error:
         raise DataError(f"{path}: holds something else than arrays of numbers, or is damaged: {error}") from None
     labels = arrays.pop("labels", None)
     if "inputs" not in arrays and len(arrays) != 1:
@@ -162,9 +164,10 @@ def _npz(path: Path, shape: tuple[int, ...]) -> Data:
         raise DataError(f"{path}: inputs are {inputs.dtype}; expected real numbers")
     if inputs.shape[1:] != shape:
         raise DataError(f"{path}: inputs have shape {inputs.shape}; expected (n, {', '.join(map(str, shape))})")
-    converted = inputs.astype(np.float32) / np.float32(255 if inputs.dtype == np.uint8 else 1)
+    with np.errstate(over="ignore"):
+        converted = inputs.astype(np.float32) / np.float32(255 if inputs.dtype == np.uint8 else 1)
     if not np.isfinite(converted).all():
-        raise DataError(f"{path}: inputs hold NaN or infinite values")
+        raise DataError(f"{path}: inputs hold NaN or infinite values, or values too large for float32")
     return Data(_some(torch.from_numpy(converted), path), None if labels is None else _labels(labels, inputs, path), "")
 
 

@@ -28,7 +28,7 @@ _USE_FLOAT64 = "evaluate fimtheory.fisher.double(module) in float64"
 def times_power_of_two(values: Tensor, exponent: Tensor) -> Tensor:
     """Return ``values * 2**exponent`` with no rounding unless the result leaves the range of float64.
 
-    ``torch.ldexp`` forms the power in float32 and overflows beyond ``2**127``.
+    ``torch.ldexp`` is right only in its values: its derivative (torch 2.13) is zero where ``2**exponent`` is large.
 
     Parameters
     ----------

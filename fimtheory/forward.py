@@ -108,6 +108,11 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
+def _hardsigmoid(x: Tensor) -> Tensor:
+    """Hard sigmoid whose slope is 1/6; that of F.hardsigmoid in float64 is 1/6 rounded to float32, and has no derivative."""
+    return (x / 6 + 0.5).clamp(0, 1)
+
+
 for _kind, _map in (
     (layers.ReLU, F.relu),
     (layers.ReLU6, F.relu6),
@@ -118,7 +123,7 @@ for _kind, _map in (
     (layers.Mish, F.mish),
     (layers.Tanh, torch.tanh),
     (layers.Sigmoid, torch.sigmoid),
-    (layers.Hardsigmoid, F.hardsigmoid),
+    (layers.Hardsigmoid, _hardsigmoid),
     (layers.Hardswish, F.hardswish),
     (layers.Softsign, F.softsign),
     (layers.Tanhshrink, F.tanhshrink),

@@ -63,7 +63,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
     partial = target.with_name(target.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        safetensors.torch.save_file(plain, partial, None if metadata is None else dict(metadata))
+        partial.write_bytes(safetensors.torch.save(plain, None if metadata is None else dict(metadata)))
         partial.replace(target)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

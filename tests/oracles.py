@@ -74,7 +74,7 @@ def norm(matrix):
 
 
 def ascend(module, x, steps, generator):
-    """A few steps of gradient ascent on log lam with backtracking to random moves; return the best log10 lam and input."""
+    """Ascend log lam by a few gradient steps, or random ones where it is flat; return the best log10 lam and its input."""
     function = single(module)
     best = log10_lam(module, x)
     step = 0.3

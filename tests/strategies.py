@@ -7,19 +7,19 @@ import torch
 from hypothesis import strategies as st
 
 import fimtheory as ft
-from fimtheory import layers as L
+from fimtheory import layers
 from fimtheory.registry import require_rule
 from fimtheory.rules.parameters import Initial
 
 ELEMENTWISE = (
-    L.ReLU, L.ReLU6, L.LeakyReLU, L.PReLU, L.ELU, L.CELU, L.SELU, L.GELU, L.GELUTanh, L.SiLU, L.Mish, L.Softplus,
-    L.Tanh, L.Sigmoid, L.Hardtanh, L.Hardsigmoid, L.Hardswish, L.Softsign, L.Softshrink, L.Tanhshrink, L.Dropout,
-    L.Identity,
+    layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU, layers.GELUTanh, layers.SiLU, layers.Mish, layers.Softplus,
+    layers.Tanh, layers.Sigmoid, layers.Hardtanh, layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Softshrink, layers.Tanhshrink, layers.Dropout,
+    layers.Identity,
 )  # fmt: skip
-IMAGE_LAYERS = (L.Conv2d, L.BatchNorm2d, L.MaxPool2d, L.AvgPool2d, L.AdaptiveAvgPool2d, L.PatchEmbedding)
-TOKEN_LAYERS = (L.MultiHeadSelfAttention, L.ClassToken, L.PositionEmbedding, L.SelectToken)
-ANY_SHAPE = (L.LayerNorm, L.Softmax, L.Flatten, L.Reshape, L.Permute, L.Linear)
-REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, L.Add, L.Concat, L.Input}
+IMAGE_LAYERS = (layers.Conv2d, layers.BatchNorm2d, layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d, layers.PatchEmbedding)
+TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
+ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
+REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, layers.Add, layers.Concat, layers.Input}
 
 MOST_ENTRIES = 96
 """Most numbers that flow along an edge of a random graph: dense Jacobians stay small."""
@@ -35,20 +35,20 @@ def numel(shape):
 @st.composite
 def elementwise(draw, shape):
     kind = draw(st.sampled_from(ELEMENTWISE))
-    if kind is L.LeakyReLU:
-        return L.LeakyReLU(draw(st.sampled_from([0.01, 0.2, 1.0, 3.0, -0.5, -2.0, 0.0])))
-    if kind is L.PReLU:
-        return L.PReLU(draw(st.sampled_from([1, shape[0]])))
-    if kind is L.ELU:
-        return L.ELU(draw(st.sampled_from([1.0, 0.3, 2.5, 0.0, -1.5])))
-    if kind is L.CELU:
-        return L.CELU(draw(st.sampled_from([1.0, 0.1, 5.0])))
-    if kind is L.Softplus:
-        return L.Softplus(draw(st.sampled_from([1.0, 0.2, 30.0])))
-    if kind is L.Hardtanh:
-        return L.Hardtanh(*draw(st.sampled_from([(-1.0, 1.0), (0.0, 2.0), (-3.0, -1.0)])))
-    if kind is L.Softshrink:
-        return L.Softshrink(draw(st.sampled_from([0.5, 0.0, 2.0])))
+    if kind is layers.LeakyReLU:
+        return layers.LeakyReLU(draw(st.sampled_from([0.01, 0.2, 1.0, 3.0, -0.5, -2.0, 0.0])))
+    if kind is layers.PReLU:
+        return layers.PReLU(draw(st.sampled_from([1, shape[0]])))
+    if kind is layers.ELU:
+        return layers.ELU(draw(st.sampled_from([1.0, 0.3, 2.5, 0.0, -1.5])))
+    if kind is layers.CELU:
+        return layers.CELU(draw(st.sampled_from([1.0, 0.1, 5.0])))
+    if kind is layers.Softplus:
+        return layers.Softplus(draw(st.sampled_from([1.0, 0.2, 30.0])))
+    if kind is layers.Hardtanh:
+        return layers.Hardtanh(*draw(st.sampled_from([(-1.0, 1.0), (0.0, 2.0), (-3.0, -1.0)])))
+    if kind is layers.Softshrink:
+        return layers.Softshrink(draw(st.sampled_from([0.5, 0.0, 2.0])))
     return kind()
 
 
@@ -61,7 +61,7 @@ def convolution(draw, shape, same=False):
     channels, height, width = shape
     if same:
         kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (1, 3)]))
-        return L.Conv2d(channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans()))
+        return layers.Conv2d(channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans()))
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (1, 3)]))
     padding = _pair(draw, 0, 2)
     kernel = tuple(
@@ -69,7 +69,7 @@ def convolution(draw, shape, same=False):
         for n, p, d in zip((height, width), padding, dilation, strict=True)
     )
     groups = draw(st.sampled_from([g for g in (1, 1, 2, 3) if channels % g == 0]))
-    return L.Conv2d(
+    return layers.Conv2d(
         channels, groups * draw(st.integers(1, 3)), kernel, stride=_pair(draw, 1, 3), padding=padding,
         dilation=dilation, groups=groups, bias=draw(st.booleans()),
     )  # fmt: skip
@@ -78,20 +78,20 @@ def convolution(draw, shape, same=False):
 @st.composite
 def pooling(draw, shape):
     _, height, width = shape
-    kind = draw(st.sampled_from([L.MaxPool2d, L.AvgPool2d, L.AdaptiveAvgPool2d]))
-    if kind is L.AdaptiveAvgPool2d:
-        return L.AdaptiveAvgPool2d((draw(st.integers(1, height + 2)), draw(st.integers(1, width + 2))))
+    kind = draw(st.sampled_from([layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d]))
+    if kind is layers.AdaptiveAvgPool2d:
+        return layers.AdaptiveAvgPool2d((draw(st.integers(1, height + 2)), draw(st.integers(1, width + 2))))
     kernel = draw(st.integers(1, min(4, height))), draw(st.integers(1, min(4, width)))
     padding = draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))
     stride = _pair(draw, 1, 3)
-    if kind is L.AvgPool2d:
-        return L.AvgPool2d(kernel, stride, padding)
+    if kind is layers.AvgPool2d:
+        return layers.AvgPool2d(kernel, stride, padding)
     # dilated windows may lie in the padding altogether, where the maximum of nothing is minus infinity
     spread = tuple(min(3, (n - 1) // (k - 1)) if k > 1 else 3 for n, k in zip((height, width), kernel, strict=True))
     dilation = draw(st.integers(1, spread[0])), draw(st.integers(1, spread[1]))
     if dilation != (1, 1):
         padding = (0, 0)
-    return L.MaxPool2d(kernel, stride, padding, dilation)
+    return layers.MaxPool2d(kernel, stride, padding, dilation)
 
 
 @st.composite
@@ -109,26 +109,26 @@ def single(draw, shape):
         case "elementwise":
             return draw(elementwise(shape))
         case "norm":
-            return L.LayerNorm(shape[-1], draw(st.sampled_from([1e-5, 1e-2, 1.0])))
+            return layers.LayerNorm(shape[-1], draw(st.sampled_from([1e-5, 1e-2, 1.0])))
         case "softmax":
-            return L.Softmax(draw(st.sampled_from([1.0, 0.1, 7.0])))
+            return layers.Softmax(draw(st.sampled_from([1.0, 0.1, 7.0])))
         case "conv":
             return draw(convolution(shape))
         case "batch norm":
-            return L.BatchNorm2d(shape[0], draw(st.sampled_from([1e-5, 1e-3])))
+            return layers.BatchNorm2d(shape[0], draw(st.sampled_from([1e-5, 1e-3])))
         case "pool":
             return draw(pooling(shape))
         case "patch":
             sides = [p for p in (1, 2, 3) if shape[1] % p == 0 and shape[2] % p == 0]
-            return L.PatchEmbedding(shape[0], draw(st.integers(2, 4)), draw(st.sampled_from(sides)))
+            return layers.PatchEmbedding(shape[0], draw(st.integers(2, 4)), draw(st.sampled_from(sides)))
         case "linear":
-            return L.Linear(shape[-1], draw(st.integers(1, 6)), draw(st.booleans()))
+            return layers.Linear(shape[-1], draw(st.integers(1, 6)), draw(st.booleans()))
         case "token":
-            return L.ClassToken(shape[1])
+            return layers.ClassToken(shape[1])
         case "position":
-            return L.PositionEmbedding(*shape)
+            return layers.PositionEmbedding(*shape)
         case "select":
-            return L.SelectToken(draw(st.integers(0, shape[0] - 1)))
+            return layers.SelectToken(draw(st.integers(0, shape[0] - 1)))
         case "move":
             return draw(moving(shape))
     raise AssertionError(kind)
@@ -140,8 +140,8 @@ def moving(draw, shape):
     if len(shape) == 1 or draw(st.booleans()):
         n = numel(shape)
         rows = draw(st.sampled_from([r for r in range(1, n + 1) if n % r == 0]))
-        return L.Reshape((rows, n // rows) if draw(st.booleans()) else (rows, n // rows, 1))
-    return L.Permute(tuple(draw(st.permutations(range(len(shape))))))
+        return layers.Reshape((rows, n // rows) if draw(st.booleans()) else (rows, n // rows, 1))
+    return layers.Permute(tuple(draw(st.permutations(range(len(shape))))))
 
 
 # ---- graphs -----------------------------------------------------------------------------------------------------
@@ -180,11 +180,11 @@ class Growing:
         """Layer norm, attention (a multiple of the heads wide), and perhaps a shortcut around both."""
         dim = self.shapes[source][1]
         heads = self.draw(st.sampled_from([h for h in (1, 2, 3) if dim % h == 0]))
-        inner = self.add(L.LayerNorm(dim, self.draw(st.sampled_from([1e-5, 1e-1]))), source)
+        inner = self.add(layers.LayerNorm(dim, self.draw(st.sampled_from([1e-5, 1e-1]))), source)
         if self.draw(st.booleans()):
-            inner = self.add(L.Dropout(0.1), inner)
-        inner = self.add(L.MultiHeadSelfAttention(dim, heads, self.draw(st.booleans())), inner)
-        return self.add(L.Add(), *self.draw(st.permutations([source, inner]))) if residual else inner
+            inner = self.add(layers.Dropout(0.1), inner)
+        inner = self.add(layers.MultiHeadSelfAttention(dim, heads, self.draw(st.booleans())), inner)
+        return self.add(layers.Add(), *self.draw(st.permutations([source, inner]))) if residual else inner
 
     def shortcut(self, source):
         """A residual or dense region: one or two branches from ``source``, joined with it or with one another."""
@@ -194,10 +194,10 @@ class Growing:
         shape = self.shapes[branches[0]]
         joined = [b for b in branches if self.shapes[b] == shape]
         if self.draw(st.booleans()):
-            name = self.add(L.Add(), *joined)
+            name = self.add(layers.Add(), *joined)
         else:
             most = max(1, MOST_ENTRIES // numel(shape))
-            name = self.add(L.Concat(self.draw(st.integers(0, len(shape) - 1))), *joined[:most])
+            name = self.add(layers.Concat(self.draw(st.integers(0, len(shape) - 1))), *joined[:most])
         read = {source for node in self.nodes for source in node.inputs}
         return name, [b for b in dict.fromkeys(branches) if b not in read]
 
@@ -209,7 +209,7 @@ class Growing:
             if len(shape) == 3 and self.draw(st.booleans()):
                 here = self.add(self.draw(convolution(shape, same=True)), here)
             elif len(shape) <= 2 and self.draw(st.booleans()):
-                here = self.add(L.Linear(shape[-1], shape[-1], self.draw(st.booleans())), here)
+                here = self.add(layers.Linear(shape[-1], shape[-1], self.draw(st.booleans())), here)
             else:
                 here = self.add(self.draw(elementwise(shape)), here)
         return here
@@ -228,7 +228,7 @@ def layer_graphs(draw, most=12, image=None, blocks=None):
         shape = draw(st.integers(1, 3)), draw(st.integers(2, 5)), draw(st.integers(2, 5))
     else:
         shape = draw(st.sampled_from([(3,), (6,), (12,), (2, 4), (3, 6), (4, 3)]))
-    here = g.add(L.Input(shape))
+    here = g.add(layers.Input(shape))
     for number in range(draw(st.integers(0, most - 2))):
         if g.left <= 3:
             break
@@ -238,8 +238,8 @@ def layer_graphs(draw, most=12, image=None, blocks=None):
         if choice <= 2:
             here, loose = g.shortcut(here)
             if loose:  # of another shape: bring every branch to vectors and concatenate
-                flat = [g.add(L.Flatten(), b) for b in [here, *loose]]
-                here = g.add(L.Concat(0), *flat)
+                flat = [g.add(layers.Flatten(), b) for b in [here, *loose]]
+                here = g.add(layers.Concat(0), *flat)
         elif choice == 3 and len(g.shapes[here]) == 2 and g.shapes[here][1] > 1:
             here = g.attention(here, draw(st.booleans()))
         else:
@@ -251,14 +251,14 @@ def layer_graphs(draw, most=12, image=None, blocks=None):
 def _classifier(draw, g, here):
     """End in a vector of at least two logits, mostly through a linear head."""
     if len(g.shapes[here]) == 3 and draw(st.booleans()):
-        here = g.add(L.AdaptiveAvgPool2d((1, 1)), here)
+        here = g.add(layers.AdaptiveAvgPool2d((1, 1)), here)
     if len(g.shapes[here]) == 2 and draw(st.booleans()):
-        here = g.add(L.SelectToken(0), here)
+        here = g.add(layers.SelectToken(0), here)
     if len(g.shapes[here]) > 1:
-        here = g.add(L.Flatten(), here)
+        here = g.add(layers.Flatten(), here)
     width = g.shapes[here][0]
     if width == 1 or width > 8 or draw(st.integers(0, 4)) > 0:
-        g.add(L.Linear(width, draw(st.integers(2, 6)), draw(st.booleans())), here)
+        g.add(layers.Linear(width, draw(st.integers(2, 6)), draw(st.booleans())), here)
     return ft.LayerGraph(g.nodes, "random")
 
 

@@ -189,6 +189,7 @@ def test_confidence_bound_at_full_dimension_is_tight():
     truth = dense_lam(module, x)
     assert result.status == Status.CONFIDENCE
     assert (truth <= result.upper).all()
+    assert (result.upper >= result.lower * (1 + result.rounding)).all()
     torch.testing.assert_close(result.upper, result.lower, rtol=1e-12, atol=0)
     assert torch.equal(result.log10_lower, result.log10_lam)
     torch.testing.assert_close(result.log10_upper, truth.log10(), rtol=1e-10, atol=1e-10)

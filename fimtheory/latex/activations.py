@@ -23,7 +23,8 @@ _REASONS = {
     "ELU": r"$\varphi'$ is $1$ or $\alpha e^{t}$ with $t\le 0$",
     "CELU": r"$\varphi'$ is $1$ or $e^{t/\alpha}$ with $t\le 0$",
     "SELU": r"$\varphi'$ is $s$ or $s\alpha e^{t}$ with $t\le 0$",
-    "GELU": r"$\varphi'(t)=\Phi(t)+t\Phi'(t)$ is largest at $t=\sqrt2$, and $\varphi'(-t)=1-\varphi'(t)$",
+    "GELU": r"$\kappa=\tfrac12(1+\operatorname{erf}1)+\tfrac1{e\sqrt\pi}$; $\varphi'(t)=\Phi(t)+t\Phi'(t)$ is largest at $t=\sqrt2$, "
+    r"and $\varphi'(-t)=1-\varphi'(t)$",
     "GELUTanh": r"$\varphi'(-t)=1-\varphi'(t)$; supremum rounded up, by interval arithmetic",
     "SiLU": r"$\varphi'(-t)=1-\varphi'(t)$; supremum rounded up, by interval arithmetic",
     "Mish": "extrema rounded outwards, by interval arithmetic",

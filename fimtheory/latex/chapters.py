@@ -13,7 +13,7 @@ from fimtheory.latex.facts import FACTS, Fact, fact_of
 from fimtheory.latex.labels import escaped, label_key, typewriter
 from fimtheory.latex.proofs import LemmaText, lemma_text
 from fimtheory.latex.symbols import Names
-from fimtheory.latex.tables import BlockRows, Coverage, Total, coverage, layer_rows, totals, verdict_rows
+from fimtheory.latex.tables import BlockRows, Coverage, Total, certificates, coverage, layer_rows, totals, verdict_rows
 from fimtheory.latex.theorems import TheoremText, assumption_texts, theorem_text
 
 if TYPE_CHECKING:
@@ -76,13 +76,9 @@ class Chapter:
     lemmas: tuple[LemmaText, ...]
     coverage: tuple[Coverage, ...]
     blocks: tuple[BlockRows, ...]
+    certificates: tuple[str, ...]
     totals: tuple[Total, ...]
     verification: Verification | None
-
-    @property
-    def has_tokens(self) -> bool:
-        """Whether some step is about the norms of tokens."""
-        return any(r"\rho" in item.inline for lemma in self.lemmas for item in lemma.gain_proof)
 
 
 def chapter(
@@ -119,7 +115,8 @@ def chapter(
         slopes_used(derivation),
         lemmas,
         coverage(derivation, names),
-        () if evaluation is None else layer_rows(evaluation),
+        () if evaluation is None else layer_rows(derivation, evaluation),
+        () if evaluation is None else certificates(evaluation),
         () if evaluation is None else totals(evaluation),
         None if verdict is None else _verification(verdict),
     )

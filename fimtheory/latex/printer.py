@@ -16,12 +16,15 @@ from sympy.printing.latex import LatexPrinter
 
 from fimtheory.latex.labels import math_name
 
-__all__ = ["Name", "Printer", "number"]
+__all__ = ["KAPPA", "Name", "Printer", "number"]
 
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
 )
 _SIZE = re.compile(r"([A-Za-z])_?(\d*)")
+KAPPA = sympy.Symbol("kappa", positive=True)
+"""Largest slope of GELU, ``(1 + erf 1)/2 + 1/(e sqrt(pi))``."""
+_KAPPA = {sympy.erf(1): 2 * KAPPA - 1 - 2 * sympy.exp(-1) / sympy.sqrt(sympy.pi)}
 _DIGITS = 20
 _SHORT_DENOMINATOR = 6
 
@@ -51,12 +54,16 @@ def number(value: sympy.Rational) -> str:
     r"""Return a rational number: digits in groups of three, a small fraction, or the decimal a float stands for.
 
     >>> print(number(sympy.Rational(150528)), number(sympy.Rational(13824, 5)), number(sympy.Rational(0.01)))
-    150\,528 \tfrac{13\,824}{5} 0.01
+    150\,528 2764.8 0.01
     """
     p, q = int(value.p), int(value.q)
     sign, p = ("-" if p < 0 else ""), abs(p)
     if q == 1:
         return sign + (_grouped(p) if len(str(p)) <= _DIGITS else _truncated(value))
+    places = next((k for k in range(1, 5) if 10**k % q == 0), 0)
+    if p > 100 * q and places and len(str(p)) <= _DIGITS:
+        whole, rest = divmod(p * 10**places // q, 10**places)
+        return f"{sign}{_grouped(whole)}.{rest:0{places}d}"
     if len(str(q)) <= _SHORT_DENOMINATOR and len(str(p)) <= _DIGITS:
         return rf"{sign}\tfrac{{{_grouped(p)}}}{{{_grouped(q)}}}"
     nearest = float(sympy.Rational(p, q))
@@ -106,25 +113,34 @@ class Printer(LatexPrinter):
         Position of each symbol in the proof: factors and terms are written in this order, numbers first.
     local
         Print names as inside the proof of their lemma (see ``Name.latex``).
+    slashed
+        Write fractions of products with a slash, as inside a line of text.
     """
 
-    def __init__(self, names: Mapping[Any, Name], rank: Mapping[Any, int], *, local: bool = False) -> None:
+    def __init__(
+        self, names: Mapping[Any, Name], rank: Mapping[Any, int], *, local: bool = False, slashed: bool = False
+    ) -> None:
         super().__init__()
         self._names = names
         self._rank = rank
         self._local = local
+        self._slashed = slashed
+
+    def doprint(self, expr: Any) -> str:
+        """Return the LaTeX of an expression, with GELU's largest slope as kappa."""
+        return super().doprint(expr.xreplace(_KAPPA) if isinstance(expr, sympy.Basic) else expr)
 
     def product(self, factors: Sequence[sympy.Expr]) -> str:
         """Return factors side by side, in the given order."""
-        return self._juxtaposed(list(factors))
+        return self._juxtaposed([factor.xreplace(_KAPPA) for factor in factors])
 
     def ordered(self, parts: Sequence[sympy.Expr]) -> list[sympy.Expr]:
         """Return terms or factors in the order of the proof."""
         return sorted(parts, key=self._key)
 
     def _key(self, part: sympy.Expr) -> Any:
-        if part.is_number:
-            return 0, 0, sympy.default_sort_key(part)
+        if part.is_number or part == KAPPA:
+            return 0, part == KAPPA, sympy.default_sort_key(part)
         found = [self._rank[a] for a in part.atoms(sympy.Symbol, sympy.Indexed) if a in self._rank]
         return 1, min(found, default=10**9), sympy.default_sort_key(part)
 
@@ -177,6 +193,9 @@ class Printer(LatexPrinter):
         bottom = [f for f in (sympy.Integer(coefficient.q), *below) if f != 1]
         if not bottom:
             return self._juxtaposed(top)
+        if self._slashed and not any(factor.is_Add for factor in (*top, *bottom)):
+            under = self._juxtaposed(bottom)
+            return f"{self._juxtaposed(top)} / " + (under if len(bottom) == 1 else rf"\left({under}\right)")
         shape = "tfrac" if rest.is_number else "frac"
         return rf"\{shape}{{{self._juxtaposed(top, alone=True)}}}{{{self._juxtaposed(bottom, alone=True)}}}"
 
@@ -200,7 +219,8 @@ class Printer(LatexPrinter):
             if previous is not None:
                 dot = isinstance(previous, sympy.Product) and not isinstance(factor, sympy.Product)
                 dot = dot or (previous.is_Rational and text[0].isdigit())
-                made += r" \cdot " if dot else r"\, " if isinstance(factor, sympy.Product) else " "
+                thin = isinstance(factor, sympy.Product) or r"\tfrac" in made[-60:] and previous.is_Rational
+                made += r" \cdot " if dot else r"\, " if thin else " "
             made += text
             previous = factor
         return made
@@ -223,7 +243,10 @@ class Printer(LatexPrinter):
     def _print_Pow(self, expr: sympy.Pow) -> str:
         base, power = expr.base, expr.exp
         if power.is_number and power.is_negative:
-            return rf"\frac{{1}}{{{self._print(base**-power)}}}"
+            below = base**-power
+            if self._slashed and not below.is_Add:
+                return f"1 / {self._print(below)}"
+            return rf"\frac{{1}}{{{self._print(below)}}}"
         if power == sympy.Rational(1, 2):
             return rf"\sqrt{{{self._print(base)}}}"
         text = self._print(base)

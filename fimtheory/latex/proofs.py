@@ -11,28 +11,28 @@ from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Measured, Quantity, Reference, Relation
 from fimtheory.closed_form import conclusion
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
-from fimtheory.latex.facts import Fact, fact_of, layer_words
+from fimtheory.latex.facts import fact_of, layer_words
 from fimtheory.graph import LayerGraph
 from fimtheory.latex.labels import escaped, label_key, typewriter
 from fimtheory.registry import find_measure, rule_named
 from fimtheory.latex.symbols import Names, lemma_letter
-from fimtheory.latex.typesetting import LINE, Display, Typesetter
+from fimtheory.latex.typesetting import Display, Typesetter
 from fimtheory.latex.widths import width
 
 __all__ = ["Item", "LemmaText", "Row", "cited", "lemma_text"]
 
-_INLINE = 21.0
+_INLINE = 28.0
 """Widest claim that stands inside a line of the proof, in em."""
 _COMPOSED = {
     (Quantity.GAIN, "series"): "by the chain rule",
     (Quantity.GAIN, "sum"): "by the triangle inequality",
     (Quantity.GAIN, "concat"): "by concatenation",
-    (Quantity.GAIN, "identity"): "the identity on the input of the block",
+    (Quantity.GAIN, "identity"): "for the identity",
     (Quantity.JACOBIAN_VARIANCE, "series"): "by the chain rule",
-    (Quantity.JACOBIAN_VARIANCE, "orthogonal sum"): "an orthogonal sum",
+    (Quantity.JACOBIAN_VARIANCE, "orthogonal sum"): "by orthogonality",
     (Quantity.JACOBIAN_VARIANCE, "dependent sum"): "by Minkowski's inequality",
     (Quantity.JACOBIAN_VARIANCE, "concat"): "by concatenation",
-    (Quantity.JACOBIAN_VARIANCE, "identity"): "the identity on the input of the block",
+    (Quantity.JACOBIAN_VARIANCE, "identity"): "for the identity",
     (Quantity.TOKEN_NORM, "assumption"): "by assumption",
 }
 
@@ -40,12 +40,14 @@ _COMPOSED = {
 @final
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A step of a proof (two, where a layer of gain 1 is composed at once): numbers, claims, reason."""
+    """A step of a proof (two, where a layer of gain 1 is composed at once): its number and what it says.
 
-    numbers: str
-    inline: str
+    A wide claim is in ``display``, and the text before it is its reason.
+    """
+
+    number: str
+    text: str
     display: Display | None
-    reason: str
 
 
 @final
@@ -100,16 +102,16 @@ def lemma_text(derivation: Derivation, lemma: Lemma, names: Names) -> LemmaText:
     setter = Typesetter(names)
     above = "" if index is None else f"^{{({names.printer().doprint(index)})}}"
     letter = lemma_letter(lemma.letter)
-    proof = _Proof(lemma, body, names)
     gain, gain_names = _conclusion(setter, lemma, lemma.gain, f"L_{{{letter}}}{above}", index)
     growth, growth_names = _conclusion(setter, lemma, lemma.variance, f"C_{{{letter}}}{above}", index)
+    proof = _Proof(lemma, index, names)
     return LemmaText(
         letter,
         typewriter(lemma.title),
         "" if index is None else f"{names.printer().doprint(index)} = 1, \\dots, {upper}",
         tuple(f"${layer}$" for layer in _wiring(lemma, body, names)),
         tuple((rf"\mathrm{{{escaped(alias)}}}", typewriter(node)) for node, alias in names.aliases(lemma).items()),
-        tuple(_row(m, lemma, names) for m in _measured(lemma)),
+        _rows(lemma, names),
         gain,
         growth,
         (*gain.where, *gain_names, *growth.where, *growth_names),
@@ -140,25 +142,39 @@ def _wiring(lemma: Lemma, body: LayerGraph, names: Names) -> list[str]:
     return made
 
 
-def _measured(lemma: Lemma) -> list[Measured]:
-    return list(dict.fromkeys(m for step in lemma.steps for m in step.claim.measured))
+def _rows(lemma: Lemma, names: Names) -> tuple[Row, ...]:
+    """Return the measured symbols of a lemma, one kind after the other; what a kind means is said once."""
+    every = dict.fromkeys(m for step in lemma.steps for m in step.claim.measured)
+    kinds = dict.fromkeys(m.kind for m in every)
+    made = []
+    for kind in kinds:
+        meaning = find_measure(kind).meaning
+        for measured in (m for m in every if m.kind == kind):
+            made.append(_row(measured, meaning, lemma, names))
+            meaning = ""
+    return tuple(made)
 
 
-def _row(measured: Measured, lemma: Lemma, names: Names) -> Row:
+def _row(measured: Measured, meaning: str, lemma: Lemma, names: Names) -> Row:
     symbol = names.printer(local=True).doprint(measured.symbol)
     definition = names.definition(measured, (names.node(lemma, n) for n in measured.nodes))
-    shown = "" if definition == symbol or definition in symbol.split("_")[0] else definition
-    return Row(symbol, shown, find_measure(measured.kind).meaning, ", ".join(typewriter(n) for n in measured.nodes))
+    shown = "" if definition == symbol.split("_")[0] else f"${definition}$"
+    return Row(symbol, shown, meaning, ", ".join(typewriter(n) for n in measured.nodes))
+
+
+def _sign(step: Step) -> str:
+    return "=" if step.claim.relation is Relation.EQ else r"\le"
 
 
 @final
 class _Proof:
     """Steps of one lemma as items; the index and the lemma's letter are left out of names."""
 
-    def __init__(self, lemma: Lemma, body: LayerGraph, names: Names) -> None:
+    def __init__(self, lemma: Lemma, index: sympy.Expr | None, names: Names) -> None:
         self._lemma = lemma
-        self._body = body
+        self._index = index
         self._setter = Typesetter(names, local=True)
+        self._inline = names.printer(local=True, slashed=True)
         self._letter = f"${lemma_letter(lemma.letter)}$"
 
     def items(self, quantities: tuple[Quantity, ...]) -> list[Item]:
@@ -172,46 +188,54 @@ class _Proof:
                 position += 1
                 continue
             following = steps[position + 1] if position + 1 < len(steps) else None
-            if following is not None and self._trivial(position, step, following):
-                made.append(self._pair(position, step, following))
+            pair = None if following is None else self._pair(position, step, following)
+            if pair is not None:
+                made.append(pair)
                 position += 2
             else:
                 made.append(self._item(position, step))
                 position += 1
         return made
 
-    def _trivial(self, position: int, step: Step, following: Step) -> bool:
+    def _pair(self, position: int, step: Step, following: Step) -> Item | None:
+        """Return one item for a layer of gain or growth 1 and the step that composes it at once."""
         one = step.claim.expression == 1 and step.rule not in ("identity", "assumption")
-        return one and following.rule == "series" and following.premises[-1] == position
-
-    def _pair(self, position: int, step: Step, following: Step) -> Item:
+        if not one or following.rule != "series" or following.premises[-1] != position:
+            return None
         first, second = self._claim(position, step), self._claim(position + 1, following)
-        reason = f"{self._reason(step)}; {self._reason(following)}"
-        numbers = f"({self._letter}.{position}), ({self._letter}.{position + 1})"
-        return Item(numbers, f"${first.inline}$ and ${second.inline}$", None, reason)
+        if first is None or second is None:
+            return None
+        told = f"${first}$ {self._reason(step)}, so ${second}$ {self._reason(following)}"
+        return Item(f"({self._letter}.{position}--{position + 1})", told, None)
 
     def _item(self, position: int, step: Step) -> Item:
-        claim = self._claim(position, step)
         number = f"({self._letter}.{position})"
-        if len(claim.rows) == 1 and (claim.where or width(claim.inline) > _INLINE):
-            return Item(number, "", claim, self._reason(step))
-        return Item(number, f"${claim.inline}$", None, self._reason(step))
+        reason = self._reason(step)
+        claim = self._claim(position, step)
+        if claim is None:
+            name = self._setter.printer.doprint(step.name)
+            shown = self._setter.display(name, _sign(step), step.claim.expression, self._index)
+            return Item(number, reason[0].upper() + reason[1:], shown)
+        return Item(number, f"${claim}$ {reason}", None)
 
-    def _claim(self, position: int, step: Step) -> Display:
-        """Return a step's claim, and what it amounts to in measured symbols where that is short."""
-        printer = self._setter.printer
+    def _claim(self, position: int, step: Step) -> str | None:
+        """Return a step's claim for a line of text, with what it amounts to in measured symbols where that is short.
+
+        None if it is too wide.
+        """
+        printer = self._inline
         name = printer.doprint(step.name)
-        sign = "=" if step.claim.relation is Relation.EQ else r"\le"
-        if rule_named(step.rule) is None and step.premises:
-            premises = [self._lemma.steps[p].name for p in step.premises]
-            text = printer.product(premises) if step.rule == "series" else printer.doprint(step.claim.expression)
-            written, kept = conclusion(self._lemma.steps, position)
-            amounts = printer.doprint(written)
-            if not kept and width(amounts) + width(text) + width(name) < LINE - 8:
-                return Display(name, ((sign, (text,)), (r"\le", (amounts,))))
-            if width(text) < _INLINE:
-                return Display(name, ((sign, (text,)),))
-        return self._setter.display(name, sign, step.claim.expression)
+        premises = [self._lemma.steps[p].name for p in step.premises]
+        composed = rule_named(step.rule) is None and bool(premises)
+        text = printer.product(premises) if step.rule == "series" else printer.doprint(step.claim.expression)
+        made = f"{name} {_sign(step)} {text}"
+        if width(made) > _INLINE:
+            return None
+        written, kept = conclusion(self._lemma.steps, position)
+        amounts = printer.doprint(written)
+        if composed and not kept and width(amounts) <= _INLINE:
+            made += rf" \le {amounts}"
+        return made
 
     def _reason(self, step: Step) -> str:
         fact = fact_of(step.rule, step.quantity)
@@ -221,10 +245,6 @@ class _Proof:
             words = _COMPOSED[step.quantity, step.rule]
             return f"{words} from {before}" if before else words
         words = layer_words(tuple(t.__name__ for t in found.types))
-        source = ", ".join(part for part in (self.fact_reference(fact), cited(step.claim.reference)) if part)
-        return f"{words} ({source})" + (f", using {before}" if before else "")
-
-    @staticmethod
-    def fact_reference(fact: Fact) -> str:
-        """Return a reference to a fact, which the template numbers."""
-        return rf"\factref{{{label_key(fact.key)}}}"
+        source = "; ".join(part for part in (words, cited(step.claim.reference)) if part)
+        using = f", from {before}" if before else ""
+        return rf"by \factref{{{label_key(fact.key)}}} ({source}){using}"

@@ -10,6 +10,7 @@ import sympy
 
 from fimtheory.claims import Measured, Quantity
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
+from fimtheory.expressions import nonnegative
 from fimtheory.graph import LayerGraph
 from fimtheory.latex.labels import escaped, math_name
 from fimtheory.latex.printer import Name, Printer
@@ -19,7 +20,7 @@ __all__ = ["Names", "lemma_letter"]
 
 _STEP_GLYPHS = {Quantity.GAIN: (r"\ell", "L"), Quantity.JACOBIAN_VARIANCE: ("c", "C"), Quantity.TOKEN_NORM: (r"\rho", "")}
 """Glyphs of what a step bounds: one layer, and several together."""
-_SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\kappa"}
+_SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\eta"}
 """Suffixes that would read as the letter of a lemma."""
 _TOKEN = re.compile(r"\\?[A-Za-z]+")
 _LONGEST = 24
@@ -54,7 +55,7 @@ class Names:
         self.rank: dict[sympy.Basic, int] = {}
         self._nodes: dict[tuple[str, str], str] = {}
         self._aliases: dict[str, dict[str, str]] = {}
-        self._lets = 0
+        self._lets: dict[sympy.Expr, sympy.Expr] = {}
         head = derivation.theorem.measured
         for measured in head:
             self._add(measured.symbol, Name(measured.symbol.name[0], node="W"))  # type: ignore[attr-defined]
@@ -115,17 +116,23 @@ class Names:
         """Return the short names given to nodes whose own are too long for a formula."""
         return self._aliases[lemma.letter]
 
-    def printer(self, *, local: bool = False) -> Printer:
+    def printer(self, *, local: bool = False, slashed: bool = False) -> Printer:
         """Return a printer of this derivation's closed forms."""
-        return Printer(self.table, self.rank, local=local)
+        return Printer(self.table, self.rank, local=local, slashed=slashed)
 
-    def let(self, index: sympy.Expr | None) -> sympy.Expr:
-        """Return a new symbol s_1, s_2, ... (a family, with an index) for a part of a long formula."""
-        self._lets += 1
-        label = sympy.Symbol(f"let {self._lets}", nonnegative=True)
-        symbol = label if index is None else sympy.IndexedBase(label)[index]
-        self._add(symbol, Name("s", node=str(self._lets)))
-        return symbol
+    def let(self, definition: sympy.Expr, index: sympy.Expr | None) -> tuple[sympy.Expr, bool]:
+        """Return the symbol s_1, s_2, ... for a part of long formulas, and whether it is new.
+
+        It is a family if its definition holds ``index``.
+        """
+        known = self._lets.get(definition)
+        if known is not None:
+            return known, False
+        name = f"let {len(self._lets) + 1}"
+        symbol = nonnegative(name, index if index is not None and definition.has(index) else None)
+        self._add(symbol, Name("s", node=str(len(self._lets) + 1)))
+        self._lets[definition] = symbol
+        return symbol, True
 
     def definition(self, measured: Measured, nodes: Iterable[str]) -> str:
         """Return how a measured number is defined, in terms of the linear parts W of ``nodes`` (in print)."""

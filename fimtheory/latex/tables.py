@@ -22,8 +22,22 @@ from fimtheory.registry import rule_named
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
 
-__all__ = ["BlockRows", "Coverage", "LayerRow", "Total", "coverage", "layer_rows", "ranges", "totals", "verdict_rows"]
+__all__ = ["BlockRows", "Coverage", "LayerRow", "Total", "certificates", "coverage", "layer_rows", "ranges", "totals", "verdict_rows"]
 
+_CERTIFICATES = {
+    "torus": "largest norm of the convolution's symbol over the frequencies of a torus that holds the padded image",
+    "grid": "the same on a coarser grid of frequencies, times a factor that covers the frequencies between",
+    "reshaped": "windows do not overlap, so the norm is that of the kernel as a matrix",
+    "dense": "the convolution written out as a matrix",
+    "gram-cholesky": r"verified Cholesky factorisation of $cI-A^\top A$~\cite{rump2006}",
+    "frobenius": "Frobenius norm",
+    "pairwise": "all distances of two rows",
+    "product": "norms of the computed products, with their rounding error",
+    "stacked": "square root of the sum of the squares of the heads' norms",
+    "largest": "largest absolute entry of a diagonal",
+    "secular": "secular equation of a diagonal and a rank-one matrix",
+}
+"""What a certificate's name means, by its first word."""
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 
 
@@ -52,9 +66,11 @@ class LayerRow:
 @final
 @dataclass(frozen=True, slots=True)
 class BlockRows:
-    """The layers of one block with their values, and what the block contributes to the bound, in decades."""
+    """One block with its value and what it contributes to the bound, in decades; its layers with theirs."""
 
     block: str
+    rule: str
+    certificate: str
     layers: tuple[LayerRow, ...]
     log10: str
     decades: str
@@ -120,32 +136,48 @@ def _block_name(derivation: Derivation, lemma: Lemma, k: int) -> str:
     return derivation.graph[last].block or last
 
 
-def layer_rows(evaluation: Evaluation) -> tuple[BlockRows, ...]:
-    """Return the layers of the worst-case bound block by block; those of gain 1 are left out."""
+def layer_rows(derivation: Derivation, evaluation: Evaluation) -> tuple[BlockRows, ...]:
+    """Return the worst-case bound block by block, with the layers whose gain is not 1."""
     made: list[BlockRows] = []
     pending: list[Row] = []
     for row in evaluation.rows:
         pending.append(row)
-        if row.decades is not None:
-            kept = [r for r in pending if _is_layer(r) and not (r.log10 == 0 and not r.method)]
-            block = typewriter(row.block)
-            shown = decimals(row.log10, up=True)
-            made.append(BlockRows(block, tuple(map(_layer_row, kept)), shown, decimals(row.decades, up=True)))
-            pending = []
+        if row.decades is None:
+            continue
+        own = (decimals(row.log10, up=True), decimals(row.decades, up=True))
+        if row.rule == "head":
+            words = r"head, $D_W$; contributes $D_W^2/(4\tau^2)$"
+            made.append(BlockRows(typewriter(row.target), words, _certificate(row), (), *own))
+        else:
+            layers = [r for r in pending if rule_named(r.rule) is not None and (r.log10 != 0 or r.method)]
+            made.append(BlockRows(typewriter(row.block), "block", "", tuple(map(_layer_row, layers)), *own))
+        pending = []
+    if derivation.theorem.head == "softmax" and derivation.temperature.is_Rational:
+        factor = math.log10(1 / (2 * float(derivation.temperature) ** 2))
+        shown = decimals(factor, up=True)
+        made.append(BlockRows("softmax", r"factor $1/(2\tau^2)$", "", (), shown, shown))
     return tuple(made)
 
 
-def _is_layer(row: Row) -> bool:
-    return row.rule == "head" or rule_named(row.rule) is not None
-
-
 def _layer_row(row: Row) -> LayerRow:
+    """Return one layer's row; its name is told without that of its block."""
     found = rule_named(row.rule)
-    words = r"distance of rows, $D_W$" if found is None else layer_words(tuple(t.__name__ for t in found.types))
-    if found is not None and found.quantity is Quantity.TOKEN_NORM:
+    assert found is not None, "a layer's row carries the name of a rule"
+    words = " + ".join(layer_words((kind.__name__,)) for kind in found.types)
+    if found.quantity is Quantity.TOKEN_NORM:
         words = f"token norm after {words}"
-    certificate = "; ".join(escaped(part) for part in row.method.split("; "))
-    return LayerRow(typewriter(row.target), words, decimals(row.log10, up=True), certificate.replace(r"\ ", " "))
+    node = row.target.removeprefix(f"{row.block}.")
+    return LayerRow(typewriter(node), words, decimals(row.log10, up=True), _certificate(row))
+
+
+def _certificate(row: Row) -> str:
+    return escaped(row.method).replace(r"\ ", " ")
+
+
+def certificates(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return what the names of the certificates used mean, as sentences without a full stop."""
+    used = {method.split(" ")[0] for row in evaluation.rows for method in row.method.split("; ")}
+    return tuple(rf"\emph{{{name}}}: {meaning}" for name, meaning in _CERTIFICATES.items() if name in used)
 
 
 def totals(evaluation: Evaluation) -> tuple[Total, ...]:

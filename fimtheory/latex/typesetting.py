@@ -63,7 +63,10 @@ class Typesetter:
         self.printer: Printer = names.printer(local=local)
 
     def display(self, left: str, sign: str, expression: sympy.Expr, index: sympy.Expr | None = None) -> Display:
-        """Return ``left sign expression`` in lines that fit; names depend on ``index`` where their definition does."""
+        """Return ``left sign expression`` in lines that fit.
+
+        Names s_k depend on ``index`` where their definition does; only those not yet defined are defined here.
+        """
         room = LINE - width(left) - 1.5
         form, lets = expression, dict[sympy.Expr, sympy.Expr]()
         if width(self.printer.doprint(expression)) > room:
@@ -72,9 +75,10 @@ class Typesetter:
         where: list[Display] = []
         for placeholder in _dependencies_first(lets):
             definition = lets[placeholder].xreplace(renamed)
-            renamed[placeholder] = self._names.let(index if index is not None and definition.has(index) else None)
-            name = self.printer.doprint(renamed[placeholder])
-            where.append(Display(name, (("=", self._lines(definition, room)),)))
+            renamed[placeholder], new = self._names.let(definition, index)
+            if new:
+                name = self.printer.doprint(renamed[placeholder])
+                where.append(Display(name, (("=", self._lines(definition, room)),)))
         return Display(left, ((sign, self._lines(form.xreplace(renamed), room)),), tuple(where))
 
     def _lines(self, expression: sympy.Expr, room: float) -> tuple[str, ...]:
@@ -89,7 +93,7 @@ class Typesetter:
             return [terms[0], *(t if t.startswith("-") else f"+ {t}" for t in terms[1:])]
         if isinstance(expression, sympy.Mul) and not any(_inverse(f) for f in expression.args):
             factors = self.printer.ordered(expression.args)
-            return [factors_text(self.printer, [f]) for f in factors]
+            return [rf"\left({self.printer.doprint(f)}\right)" if f.is_Add else self.printer.doprint(f) for f in factors]
         return [self.printer.doprint(expression)]
 
     def _shortened(
@@ -129,11 +133,6 @@ class Typesetter:
         return part.count_ops(), self.printer.doprint(part)
 
 
-def factors_text(printer: Printer, factors: list[sympy.Expr]) -> str:
-    """Return factors as they stand in a product."""
-    return printer.product([*factors, sympy.Integer(1)][: len(factors)])
-
-
 def lines_of(units: list[str], room: float) -> tuple[str, ...]:
     """Return units side by side in as few lines as they fit."""
     lines: list[str] = []
@@ -151,8 +150,10 @@ def lines_of(units: list[str], room: float) -> tuple[str, ...]:
 
 
 def _nameable(part: sympy.Basic) -> bool:
-    """Whether a part may get a name: a proper expression outside of products' limits."""
-    return isinstance(part, sympy.Expr) and bool(part.args) and not isinstance(part, sympy.Indexed | sympy.Product)
+    """Whether a part may get a name: neither a symbol nor a power, whose base is named instead."""
+    if not isinstance(part, sympy.Expr) or not part.args:
+        return False
+    return not isinstance(part, sympy.Indexed | sympy.Product | sympy.Pow)
 
 
 def _inverse(factor: sympy.Expr) -> bool:

@@ -16,7 +16,7 @@ from fimtheory.norms.spectrum import SpectralLevel
 
 __all__ = ["StoredNorm", "batch_norm_bound", "dense", "frobenius", "vector"]
 
-_BLOCK = 1024  # rows of the Gram matrix formed at a time
+_BLOCK = 512  # rows of the Gram matrix formed at a time
 _BATCH_ENTRIES = 2**24  # Gram entries handled at a time
 
 

@@ -118,23 +118,35 @@ ACTIVATIONS: dict[type[layers.Layer], tuple[Callable[..., Slopes], Reference]] =
 def _register(kind: type[layers.Layer], slopes: Callable[..., Slopes], reference: Reference) -> None:
     @rule(kind, quantity=Quantity.SLOPES, reference=reference)
     def interval(site: Site) -> Claim:
+        """Every derivative lies between the two ends: see the module and ``Slopes``."""
         found = slopes(site.layer)
         relation = Relation.EQ if found.tight else Relation.LE
         return Claim(relation, sympy.Tuple(found.low, found.high), reference)
 
     @rule(kind, quantity=Quantity.GAIN, reference=reference)
     def gain(site: Site) -> Claim:
+        """Gain of an elementwise layer: its largest absolute slope, ``max(|low|, |high|)``.
+
+        Conditions: none.  Proof: the mean value theorem, entry by entry; a kink lies between the slopes beside it.
+
+        >>> from fimtheory.registry import find_rule
+        >>> leaky = layers.LeakyReLU(-2.0)
+        >>> find_rule((layers.LeakyReLU,), Quantity.GAIN).function(Site.of(leaky, inputs=((4,),))).expression
+        2
+        """
         found = slopes(site.layer)
         return Claim(Relation.EQ if found.tight else Relation.LE, found.gain, reference)
 
     @rule(kind, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("hanin2020", "section 2"))
     def variance(site: Site) -> Claim:
+        """Mean of the squared slopes at h and -h where the input is symmetric, else the gain squared."""
         found = slopes(site.layer)
         factor = found.even_mean_square if site.symmetric else found.gain**2
         return Claim(Relation.LE, factor, Reference("hanin2020", "section 2"), status=Status.EXPECTED)
 
     @rule(kind, quantity=Quantity.SYMMETRY, reference=reference)
     def symmetry(site: Site) -> Symmetry:
+        """Return ODD for odd functions, which keep the symmetry of their input."""
         return Symmetry.ODD if slopes(site.layer).odd else Symmetry.BROKEN
 
 

@@ -30,7 +30,7 @@ _ARCHITECTURES: dict[str, Callable[[str], LayerGraph]] = {
     "digits_vgg": lambda name: families.vgg(((16, 16), (32, 32), (64,)), pool=(1, 1), hidden=(), name=name, **_SIZES),
     "digits_resnet": lambda name: families.resnet((2, 1), widths=(16, 32), stem="cifar", name=name, **_SIZES),
     "digits_densenet": lambda name: families.densenet((3, 3), growth=8, channels=16, stem="cifar", name=name, **_SIZES),
-    "digits_vit": lambda name: families.transformer(2, dim=48, heads=4, mlp_dim=96, patch=2, name=name, **_SIZES),
+    "digits_vit": lambda name: families.transformer(3, dim=32, heads=4, mlp_dim=64, patch=4, name=name, **_SIZES),
 }
 
 

@@ -32,7 +32,7 @@ SEED = 0
 EPOCHS = 60
 BATCH = 64
 LEARNING_RATE = 3e-3
-WEIGHT_DECAY = 1e-3
+WEIGHT_DECAY = 0.3
 EPSILON = 0.5
 """Radius of the l2 ball of adversarial training and of the robust accuracy."""
 TRAINING_STEPS = 5
@@ -152,9 +152,8 @@ def main() -> None:
             card = _card(name, model, test, len(training))
             write_weights(model.state_dict(), options.out / f"{name}.safetensors", {"card": json.dumps(card)})
             write_json(card, options.out / f"{name}.json")
-            progress.console.print(
-                f"{name}: {card['test_accuracy']} clean, {card['test_robust_accuracy']} under attack"
-            )
+            clean, robust = card["test_accuracy"], card["test_robust_accuracy"]
+            progress.console.print(f"{name}: test accuracy {clean}, under attack {robust}")
 
 
 if __name__ == "__main__":
