@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import fimtheory.rules as _rules  # registers the built-in rules
+import fimtheory.rules  # noqa: F401  registers the built-in rules
 from fimtheory import claims, errors, families, layers
 from fimtheory.claims import Claim, Condition, Quantity, Reference, Relation, Status
 from fimtheory.derivation import Derivation
@@ -49,7 +49,8 @@ importing it would replace the function."""
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
     "Relation", "Repeat", "Site", "Status", "baseline", "check", "claims", "derive", "errors", "estimate", "evaluate",
-    "evaluates",    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "report", "rule",
+    "evaluates",
+    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "report", "rule",
     "rules", "save_graph", "verify", "worst_case",
 ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import sympy
 from flint import arb, ctx, fmpq
@@ -38,7 +39,7 @@ def evaluated(expression: sympy.Expr, values: Mapping[sympy.Expr, arb]) -> arb:
     return _evaluated(expression, values)
 
 
-def _evaluated(expression: sympy.Expr, values: Mapping[sympy.Expr, arb]) -> arb:
+def _evaluated(expression: Any, values: Mapping[sympy.Expr, arb]) -> arb:
     known = values.get(expression)
     if known is not None:
         return known
@@ -75,7 +76,7 @@ def _evaluated(expression: sympy.Expr, values: Mapping[sympy.Expr, arb]) -> arb:
     raise SymbolicSizeError(f"{expression} has no value; replace symbolic sizes by numbers with graph.subs")
 
 
-def _power(base: arb, exponent: sympy.Expr) -> arb:
+def _power(base: arb, exponent: Any) -> arb:
     if exponent.is_Integer:
         return base ** int(exponent)
     if exponent == sympy.Rational(1, 2):

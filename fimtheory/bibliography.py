@@ -92,7 +92,10 @@ BIBLIOGRAPHY: dict[str, Work] = {
         "1606.05340",
     ),
     "popoviciu1935": Work(
-        "T. Popoviciu", "Sur les équations algébriques ayant toutes leurs racines réelles", "Mathematica 9, 129–145", 1935
+        "T. Popoviciu",
+        "Sur les équations algébriques ayant toutes leurs racines réelles",
+        "Mathematica 9, 129–145",
+        1935,
     ),
     "rump2006": Work(
         "S. M. Rump", "Verification of positive definiteness", "BIT Numerical Mathematics 46, 433–452", 2006

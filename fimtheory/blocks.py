@@ -54,14 +54,16 @@ class BlockSteps:
         inside = {m for node in self._body.order[1:] for m in self._run_ending_at(node, quantity)[:-1]}
         done: int | None = None
         for entry, members in elementary(self._body):
-            if members[-1] in inside:
+            end = members[-1]
+            if end in inside:
                 continue
-            self._entry = entry if len(members) > 1 else self._body.inputs(self._run_ending_at(members[0], quantity)[0])[0]
+            folded = self._run_ending_at(end, quantity)
+            self._entry = entry if len(members) > 1 else self._body.inputs(folded[0])[0]
             for node in members:
                 if node not in inside:
                     self._found[quantity, self._entry, node] = self._bound(quantity, node)
-            own = self._found[quantity, self._entry, members[-1]]
-            done = own if done is None else self._compose(quantity, members[-1], "series", (done, own))
+            own = self._found[quantity, self._entry, end]
+            done = own if done is None else self._compose(quantity, end, "series", (done, own))
         assert done is not None, "a block has at least one layer"
         return done
 

@@ -19,7 +19,7 @@ from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
 from fimtheory.errors import CheckError, FimTheoryError
 from fimtheory.kernel import check as check_derivation
-from fimtheory.proof_files import derivation_to_json, load_derivation
+from fimtheory.proof_files import derivation_to_json
 from fimtheory.targets import Target, parse_shape, resolve
 
 __all__ = ["app", "main"]
@@ -40,9 +40,7 @@ Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt (loaded weights-only).")]
 Seed = Annotated[int, typer.Option(help="Seed of random weights, data and searches.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-Data = Annotated[
-    str | None, typer.Option(help="digits | random:N | npz:PATH | imagefolder:PATH | cifar10:PATH.")
-]
+Data = Annotated[str | None, typer.Option(help="digits | random:N | npz:PATH | imagefolder:PATH | cifar10:PATH.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TokenVariance = Annotated[
     str | None, typer.Option(help="Assume that tokens entering a layer norm have at least this variance.")
@@ -148,9 +146,7 @@ def verify(
     made = resolve(target, parse_shape(input_shape), classes)
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
-    verdict = verify_model(
-        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=True
-    )
+    verdict = verify_model(model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=True)
     if as_json:
         _print_json(verdict.to_json())
     else:
@@ -261,16 +257,18 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except FimTheoryError as error:
-        _fail(str(error))
+        sys.exit(_fail(str(error)))
     except typer.Abort:
-        _fail("interrupted")
+        sys.exit(_fail("interrupted"))
     except Exception as error:
-        if not hasattr(error, "format_message"):
+        message = getattr(error, "format_message", None)  # of typer's usage errors, whose classes are private
+        if message is None:
             raise
-        _fail(error.format_message())
+        sys.exit(_fail(message()))
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> int:
+    """Print one line on stderr and return the exit status of bad input."""
     _err.print("fimtheory: " + " ".join(message.split()), style="red", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    return 2

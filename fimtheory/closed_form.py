@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sympy
 
@@ -30,7 +31,7 @@ def conclusion(steps: Sequence[Step], position: int) -> tuple[sympy.Expr, Defini
     written: Definitions = {}
     kept: Definitions = {}
     for step in steps[: position + 1]:
-        expression = step.claim.expression.xreplace(written)
+        expression: Any = step.claim.expression.xreplace(written)
         long = step.quantity is Quantity.TOKEN_NORM or expression.count_ops() > MAX_OPERATIONS
         if long and step is not steps[position]:
             kept[step.name] = expression

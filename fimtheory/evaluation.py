@@ -15,9 +15,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from fimtheory import inference
-from fimtheory.balls import ball, evaluated, log10_upper, upper_float
+from fimtheory.balls import evaluated, log10_upper, upper_float
 from fimtheory.claims import Measured, Quantity, Status
-from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
 from fimtheory.errors import GraphError, SymbolicSizeError, WeightsError
 from fimtheory.graph import LayerGraph
@@ -115,7 +114,9 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
     if not graph.is_concrete():
         raise SymbolicSizeError(f"{graph.name} has symbolic sizes; give them numbers with graph.subs before derive")
     if isinstance(module, GraphModule) and module.graph.nodes != graph.nodes:
-        raise GraphError(f"the model computes another graph ({module.graph!r}) than the derivation is about ({graph!r})")
+        raise GraphError(
+            f"the model computes another graph ({module.graph!r}) than the derivation is about ({graph!r})"
+        )
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
     numbers = _Numbers(derivation, tensors, progress)
     position = {name: k for k, name in enumerate(graph.order)}
@@ -245,9 +246,13 @@ def _support(lemma: Lemma) -> set[int]:
 def _head_row(numbers: _Numbers, derivation: Derivation, bound: arb, gains: list[arb]) -> Row:
     diameter = derivation.theorem.measured[0]
     value, method = numbers.of(diameter, {n: n for n in diameter.nodes})
-    share = log10_upper(evaluated(inference.worst_case_head(diameter.symbol, (), derivation.temperature), {diameter.symbol: value}))
+    share = log10_upper(
+        evaluated(inference.worst_case_head(diameter.symbol, (), derivation.temperature), {diameter.symbol: value})
+    )
     name = diameter.nodes[0]
-    return Row(derivation.graph[name].block or "head", name, str(diameter.symbol), "head", log10_upper(value), share, method)
+    return Row(
+        derivation.graph[name].block or "head", name, str(diameter.symbol), "head", log10_upper(value), share, method
+    )
 
 
 def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -62,8 +62,9 @@ def positive(name: str, index: sympy.Expr | None = None) -> sympy.Expr:
 
 
 @lru_cache(maxsize=65536)
-def _member(symbol: sympy.Symbol, index: sympy.Expr | None) -> sympy.Expr:
-    return symbol if index is None else sympy.IndexedBase(symbol)[index]
+def _member(symbol: sympy.Symbol, index: sympy.Expr | None) -> Any:
+    base: Any = sympy.IndexedBase(symbol)
+    return symbol if index is None else base[index]
 
 
 def size_symbol(name: str) -> sympy.Symbol:
@@ -95,7 +96,7 @@ def to_json(expression: sympy.Basic) -> Any:
     if isinstance(expression, sympy.Symbol):
         return ["Symbol", expression.name, _kind(expression)]
     if isinstance(expression, sympy.Indexed):
-        label = expression.base.label
+        label: Any = expression.base.label  # type: ignore[attr-defined]
         return ["Indexed", label.name, _kind(label), *(to_json(i) for i in expression.indices)]
     if isinstance(expression, sympy.Product):
         made = to_json(expression.function)
@@ -135,7 +136,7 @@ def _read(value: Any, where: str, depth: int) -> Any:
     head, *arguments = value
     if head in ("Integer", "Rational"):
         numbers = [_integer(text, where) for text in arguments]
-        if len(numbers) != (1 if head == "Integer" else 2) or numbers[-1] == 0 and head == "Rational":
+        if len(numbers) != (1 if head == "Integer" else 2) or (numbers[-1] == 0 and head == "Rational"):
             raise FormatError(f"{where}: malformed {head} {_short(value)}")
         return sympy.Rational(*numbers)
     if head == "Symbol" and len(arguments) == 2:
@@ -146,7 +147,8 @@ def _read(value: Any, where: str, depth: int) -> Any:
         base, index = _symbol(arguments[0], arguments[1], where), _read(arguments[2], where, depth + 1)
         if not isinstance(index, sympy.Expr) or not index.is_integer:
             raise FormatError(f"{where}: {_short(arguments[2])} is not an index")
-        return sympy.IndexedBase(base)[index]
+        family: Any = sympy.IndexedBase(base)
+        return family[index]
     if head == "Product" and len(arguments) == 4:
         body, index, lower, upper = (_read(argument, where, depth + 1) for argument in arguments)
         if not isinstance(index, sympy.Symbol) or not all(isinstance(e, sympy.Expr) for e in (body, lower, upper)):
@@ -180,7 +182,7 @@ def _apply(head: str, parts: list[Any]) -> Any:
     return None if made.is_finite is False or made.is_extended_real is False or made is sympy.nan else made
 
 
-def _power_is_small(base: sympy.Expr, exponent: sympy.Expr) -> bool:
+def _power_is_small(base: Any, exponent: Any) -> bool:
     """Whether computing a power is cheap; sympy multiplies out powers of numbers, however long the result."""
     if not exponent.is_number:
         return True

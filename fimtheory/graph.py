@@ -69,7 +69,7 @@ class LayerGraph:
                 raise GraphError(f"two nodes are named {node.name!r}; names must be unique")
             self._nodes[node.name] = node
         self.digraph = self._network()
-        self.order = self._sorted()
+        self.order: tuple[str, ...] = self._sorted()
         self.input, self.output = self._ends()
         self.shapes: Mapping[str, Shape] = self._infer_shapes()
 

@@ -29,9 +29,7 @@ __all__ = [
 Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]
 
 _REFERENCE = Reference("horn2013", "section 5.6")
-measure(
-    "token radius", suffix="R", latex="R", meaning="largest norm of a token there, which the theorem assumes"
-)
+measure("token radius", suffix="R", latex="R", meaning="largest norm of a token there, which the theorem assumes")
 
 
 def series(parts: Sequence[sympy.Expr]) -> sympy.Expr:
@@ -158,7 +156,7 @@ def repeated(factor: sympy.Expr, index: sympy.Symbol | None, count: int | sympy.
     if index is None:
         return factor
     if not factor.has(index):
-        return factor**count
+        return sympy.Pow(factor, count)
     return sympy.Product(factor, (index, 1, count))
 
 
@@ -193,8 +191,6 @@ def expected_head(
     return sympy.Mul(share, dimension, growth, temperature**-2, *factors)
 
 
-def expected_softmax(
-    factors: Sequence[sympy.Expr], dimension: int | sympy.Expr, temperature: sympy.Expr
-) -> sympy.Expr:
+def expected_softmax(factors: Sequence[sympy.Expr], dimension: int | sympy.Expr, temperature: sympy.Expr) -> sympy.Expr:
     """Any logits: ``E lam <= E ||J||_F^2 / (2 tau^2)``."""
     return sympy.Mul(sympy.Rational(1, 2), dimension, temperature**-2, *factors)

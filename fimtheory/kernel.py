@@ -7,7 +7,6 @@ its premises.  A derivation it accepts proves its theorem if those parts are rig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import sympy
@@ -34,7 +33,6 @@ def check(derivation: Derivation) -> None:
     CheckError
         The first step that does not follow; the message names lemma, step and cause.
     """
-    graph = derivation.graph
     for what, value in (("temperature", derivation.temperature), ("token variance", derivation.token_variance)):
         if value is not None and not value.is_positive:
             raise CheckError(f"the {what} must be positive, got {value}")

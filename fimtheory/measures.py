@@ -18,7 +18,17 @@ from torch import Tensor
 from fimtheory import norms
 from fimtheory.balls import ball
 from fimtheory.errors import AssumptionError, MissingRuleError
-from fimtheory.layers import BatchNorm2d, Conv2d, Layer, LayerNorm, Linear, MultiHeadSelfAttention, PatchEmbedding, Shape
+from fimtheory.layers import (
+    BatchNorm2d,
+    Conv2d,
+    Layer,
+    LayerNorm,
+    Linear,
+    MultiHeadSelfAttention,
+    Pair,
+    PatchEmbedding,
+    Shape,
+)
 from fimtheory.norms.rounding import gamma_n
 from fimtheory.rules.parameters import WEIGHT_VARIANCE
 
@@ -86,15 +96,17 @@ def operator_norm(place: Place) -> Value:
     if len(rest) == 1 and isinstance(rest[0], BatchNorm2d):
         scale = _batch_norm_scale(rest[0], place.tensors[1])
     elif rest:
-        raise MissingRuleError(f"node {place.nodes[-1]}: no norm of a run of {[type(x).__name__ for x in place.layers]}")
+        raise MissingRuleError(
+            f"node {place.nodes[-1]}: no norm of a run of {[type(x).__name__ for x in place.layers]}"
+        )
     if isinstance(first, Conv2d):
         height, width = place.sizes()[-2:]
         made = norms.convolution(
             own["weight"],
             (height, width),
-            stride=first.stride,
-            padding=first.padding,
-            dilation=first.dilation,
+            stride=_ints(first.stride),
+            padding=_ints(first.padding),
+            dilation=_ints(first.dilation),
             groups=int(first.groups),
             row_scale=scale,
         )
@@ -103,6 +115,10 @@ def operator_norm(place: Place) -> Value:
     else:
         raise MissingRuleError(f"node {place.nodes[-1]}: no operator norm of a {type(first).__name__}")
     return _certified(made)
+
+
+def _ints(pair: Pair) -> tuple[int, int]:
+    return int(pair[0]), int(pair[1])
 
 
 def _batch_norm_scale(layer: BatchNorm2d, tensors: Mapping[str, Tensor]) -> tuple[Tensor, float]:
@@ -205,7 +221,9 @@ def _product_norm(left: Tensor, right: Tensor) -> arb:
     whose Frobenius norm is at most ``gamma_d ||A||_F ||B||_F``; underflow adds at most d 2^-1022 an entry.
     """
     computed = left.T @ right
-    error = gamma_n(left.shape[0]) * ball(norms.vector(left.flatten()).upper) * ball(norms.vector(right.flatten()).upper)
+    error = (
+        gamma_n(left.shape[0]) * ball(norms.vector(left.flatten()).upper) * ball(norms.vector(right.flatten()).upper)
+    )
     underflow = left.shape[0] * ball(computed.numel()) * ball(2.0**-1022)
     return ball(norms.dense(computed).upper) + error + underflow
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Set
+from typing import Any
 
 import sympy
 
@@ -24,7 +25,7 @@ class Direction(enum.Enum):
     UNKNOWN = None
 
 
-def direction(expression: sympy.Expr, symbols: Set[sympy.Expr]) -> Direction:
+def direction(expression: Any, symbols: Set[sympy.Expr]) -> Direction:
     """Return how ``expression`` moves as any of the nonnegative ``symbols`` grows, all others fixed.
 
     >>> x = sympy.Symbol("x", nonnegative=True)
@@ -54,7 +55,7 @@ def _common(directions: Iterable[Direction]) -> Direction:
     return moving.pop() if len(moving) == 1 else Direction.UNKNOWN if moving else Direction.CONSTANT
 
 
-def _scaled(found: Direction, sign: sympy.Expr) -> Direction:
+def _scaled(found: Direction, sign: Any) -> Direction:
     if found in (Direction.UNKNOWN, Direction.CONSTANT) or sign.is_positive:
         return found
     if sign.is_negative:

@@ -74,7 +74,8 @@ def elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _starts_block(graph: LayerGraph, members: tuple[str, ...]) -> bool:
+    first = members[0]
     if len(members) > 1:
         return True
-    gain = find_rule((type(graph.layer(members[0])),), Quantity.GAIN)
-    return symmetry_of(graph, members[0]) is Symmetry.FRESH and not (gain is not None and gain.needs)
+    gain = find_rule((type(graph.layer(first)),), Quantity.GAIN)
+    return symmetry_of(graph, first) is Symmetry.FRESH and not (gain is not None and gain.needs)

@@ -17,7 +17,19 @@ from fimtheory.errors import MissingRuleError, RuleError
 from fimtheory.expressions import nonnegative, positive
 from fimtheory.layers import Layer, Shape
 
-__all__ = ["Measure", "Rule", "Site", "find_measure", "find_rule", "measure", "measures", "require_rule", "rule", "rule_named", "rules"]
+__all__ = [
+    "Measure",
+    "Rule",
+    "Site",
+    "find_measure",
+    "find_rule",
+    "measure",
+    "measures",
+    "require_rule",
+    "rule",
+    "rule_named",
+    "rules",
+]
 
 LayerTypes = tuple[type[Layer], ...]
 _F = TypeVar("_F", bound=Callable[..., Any])

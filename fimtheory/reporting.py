@@ -183,5 +183,3 @@ def _placed(content: bytes, path: Path) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-

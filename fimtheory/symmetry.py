@@ -69,6 +69,4 @@ def orthogonal(graph: LayerGraph, flipped: Mapping[str, frozenset[str]], nodes: 
     def free(u: str, v: str) -> bool:
         return bool(flipped[u]) and not (flipped[u] & (nx.ancestors(graph.digraph, v) | {v}))
 
-    return all(
-        free(u, v) or free(v, u) for k, u in enumerate(nodes) for v in nodes[k + 1 :]
-    )
+    return all(free(u, v) or free(v, u) for k, u in enumerate(nodes) for v in nodes[k + 1 :])

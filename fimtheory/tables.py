@@ -97,7 +97,9 @@ def bound_table(found: Evaluation, usual: Evaluation, derivation: Derivation) ->
 
 def _bound_rows(table: Table, found: Evaluation, usual: Evaluation) -> None:
     table.add_row("bound on lam", scientific(found.value, found.log10), f"{found.log10:.3f}", found.status)
-    table.add_row("product of layer norms, 1/2", scientific(usual.value, usual.log10), f"{usual.log10:.3f}", usual.status)
+    table.add_row(
+        "product of layer norms, 1/2", scientific(usual.value, usual.log10), f"{usual.log10:.3f}", usual.status
+    )
     table.add_row(
         "bound on E lam, random weights",
         scientific(found.expected_value, found.expected_log10),
@@ -124,7 +126,9 @@ def estimates_json(found: DataEstimates) -> dict[str, Any]:
 
 def estimates_table(name: str, found: DataEstimates) -> Table:
     """Return a summary of lam over a dataset."""
-    table = Table("quantity", "value", "status", title=Text(f"{name}: lam on {len(found.lam)} inputs"), title_justify="left")
+    table = Table(
+        "quantity", "value", "status", title=Text(f"{name}: lam on {len(found.lam)} inputs"), title_justify="left"
+    )
     for what, value in (
         ("maximum", found.lam.max()),
         ("mean", found.lam.mean()),
@@ -203,7 +207,10 @@ def targets_json() -> dict[str, Any]:
 
     listed = [{"name": n, "kind": "preset", "description": p.description} for n, p in families.PRESETS.items()]
     listed += [{"name": n, "kind": "symbolic", "description": p.description} for n, p in families.SYMBOLIC.items()]
-    listed += [{"name": f"zoo:{n}", "kind": "trained", "description": zoo.describe(n)} for n in zoo.names()]
+    for name in zoo.names():
+        card = zoo.card(name)
+        accuracy = f"{card['training']} training, test accuracy {card['test_accuracy']:.3f}"
+        listed.append({"name": f"zoo:{name}", "kind": "trained", "description": f"8x8 digits, {accuracy}"})
     return {"targets": listed}
 
 

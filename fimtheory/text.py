@@ -21,7 +21,9 @@ def derivation_to_text(derivation: Derivation) -> str:
         *(f"with {name} = {form}" for name, form in theorem.definitions),
     ]
     lines += ["", "Assumptions of the worst-case bound:"]
-    lines += [f"    {c.statement}" for c in theorem.assumptions] or ["    none: it holds for every input and all weights."]
+    lines += [f"    {c.statement}" for c in theorem.assumptions] or [
+        "    none: it holds for every input and all weights."
+    ]
     for lemma in derivation.lemmas:
         lines += ["", *_lemma_lines(derivation, lemma)]
     lines += ["", "Notation:"]

@@ -114,3 +114,26 @@ def _gradient(function, x):
             raise
         return None
     return gradient if gradient.isfinite().all() and gradient.abs().max() > 0 else None
+
+
+def random_networks(graph, seeds):
+    """Stack the weights of ``seeds`` random networks of the ensemble, in float64, along a new first dimension."""
+    states = [ft.instantiate(graph, seed).state_dict() for seed in range(seeds)]
+    stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
+    return {key: t.double() if t.dtype.is_floating_point else t for key, t in stacked.items()}
+
+
+def jacobians(graph, networks, x, nodes):
+    """Dense Jacobians of ``nodes`` with respect to the input, for all stacked networks: (seeds, node size, input size)."""
+
+    def values(weights, v):
+        found = activations(graph, weights, v)
+        return {name: found[name].reshape(-1) for name in nodes}
+
+    made = torch.func.vmap(torch.func.jacrev(values, argnums=1), in_dims=(0, None))(networks, x)
+    return {name: jac.flatten(2) for name, jac in made.items()}
+
+
+def outputs(graph, networks, x):
+    """Return the logits of all stacked networks."""
+    return torch.func.vmap(lambda weights: activations(graph, weights, x)[graph.output])(networks)

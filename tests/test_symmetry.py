@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracles import activations, jacobian
+from oracles import activations, jacobians, random_networks
 from strategies import layer_graphs, parameters_of
 
 import fimtheory as ft
@@ -108,16 +108,9 @@ def mean_squares(graph, seeds=400):
     """Mean over seeds of ||J_sum||_F^2 and of the sum of ||J_term||_F^2, and the standard error of the difference."""
     x = torch.tensor([1.0, 0.8, 1.2, 0.9], dtype=torch.float64)
     terms = graph.inputs("sum")
-    whole, parts = [], []
-    for seed in range(seeds):
-        weights = initial_weights(graph, seed)
-        made = {
-            name: jacobian(lambda v, n=name, w=weights: activations(graph, w, v)[n], x).square().sum().item()
-            for name in {*terms, "sum"} - {"x"}
-        } | {"x": 4.0}
-        whole.append(made["sum"])
-        parts.append(sum(made[name] for name in terms))
-    whole, parts = torch.tensor(whole), torch.tensor(parts)
+    made = jacobians(graph, random_networks(graph, seeds), x, {*terms, "sum"})
+    squares = {name: jac.square().sum((1, 2)) for name, jac in made.items()}
+    whole, parts = squares["sum"], sum(squares[name] for name in terms)
     return whole.mean().item(), parts.mean().item(), ((whole - parts).std() / seeds**0.5).item()
 
 

@@ -3,7 +3,7 @@ r"""Slopes of the elementwise layers that a derivation uses, in print, and why t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 import sympy
 
@@ -23,8 +23,8 @@ _REASONS = {
     "ELU": r"$\varphi'$ is $1$ or $\alpha e^{t}$ with $t\le 0$",
     "CELU": r"$\varphi'$ is $1$ or $e^{t/\alpha}$ with $t\le 0$",
     "SELU": r"$\varphi'$ is $s$ or $s\alpha e^{t}$ with $t\le 0$",
-    "GELU": r"$\kappa=\tfrac12(1+\operatorname{erf}1)+\tfrac1{e\sqrt\pi}$; $\varphi'(t)=\Phi(t)+t\Phi'(t)$ is largest at $t=\sqrt2$, "
-    r"and $\varphi'(-t)=1-\varphi'(t)$",
+    "GELU": r"$\kappa=\tfrac12(1+\operatorname{erf}1)+\tfrac1{e\sqrt\pi}$; $\varphi'(t)=\Phi(t)+t\Phi'(t)$ is largest "
+    r"at $t=\sqrt2$, and $\varphi'(-t)=1-\varphi'(t)$",
     "GELUTanh": r"$\varphi'(-t)=1-\varphi'(t)$; supremum rounded up, by interval arithmetic",
     "SiLU": r"$\varphi'(-t)=1-\varphi'(t)$; supremum rounded up, by interval arithmetic",
     "Mish": "extrema rounded outwards, by interval arithmetic",
@@ -38,6 +38,8 @@ _REASONS = {
     "Sigmoid": r"$\varphi'=\varphi(1-\varphi)$",
     "Hardsigmoid": r"$\varphi'\in\{0,\tfrac16\}$",
 }
+
+_SETTINGS = {"negative_slope": r"\text{negative slope}", "alpha": r"\alpha"}
 
 
 @final
@@ -68,15 +70,15 @@ def _slopes(layer: Layer) -> Slopes:
     interval: sympy.Tuple = rule.function(Site((layer,), ("f",), (), ())).expression
     printer = Printer({}, {})
     low, high = (printer.doprint(end) for end in interval)
-    approximate = "" if all(end.is_Rational for end in interval) else rf"\approx[{_rounded(interval)}]"
-    settings = [f"{name}={_setting(getattr(layer, name))}" for name in ("negative_slope", "alpha") if hasattr(layer, name)]
-    shown = f" (${', '.join(settings)}$)".replace("negative_slope", r"\text{negative slope}").replace("alpha", r"\alpha")
-    return Slopes(layer_words((kind,)) + (shown if settings else ""), f"$[{low},\\, {high}]{approximate}$", _REASONS[kind])
+    about = "" if all(end.is_Rational for end in interval) else rf"\approx[{_rounded(interval)}]"
+    words = layer_words((kind,))
+    settings = [
+        f"{text}={number(sympy.Rational(getattr(layer, n)))}" for n, text in _SETTINGS.items() if hasattr(layer, n)
+    ]
+    if settings:
+        words += f" (${', '.join(settings)}$)"
+    return Slopes(words, f"$[{low},\\, {high}]{about}$", _REASONS[kind])
 
 
 def _rounded(interval: sympy.Tuple) -> str:
-    return r",\, ".join(f"{float(end):.4f}" for end in interval)
-
-
-def _setting(value: float) -> str:
-    return number(sympy.Rational(value))
+    return r",\, ".join(f"{float(cast('sympy.Expr', end)):.4f}" for end in interval)

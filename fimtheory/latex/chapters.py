@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from fimtheory.claims import Status
-from fimtheory.derivation import Derivation
+from fimtheory.derivation import Derivation, body_of
 from fimtheory.latex.activations import Slopes, slopes_used
 from fimtheory.latex.facts import FACTS, Fact, fact_of
 from fimtheory.latex.labels import escaped, label_key, typewriter
@@ -24,8 +24,8 @@ __all__ = ["Chapter", "Verification", "chapter"]
 _ENSEMBLE = (
     (
         ("Linear", "Conv2d", "PatchEmbedding"),
-        "Weights of linear maps, convolutions and patch embeddings are independent and symmetric about zero, with variance "
-        r"$2/\mathrm{fan}_{\mathrm{in}}$~\cite{he2015}.",
+        "Weights of linear maps, convolutions and patch embeddings are independent and symmetric about zero, with "
+        r"variance $2/\mathrm{fan}_{\mathrm{in}}$~\cite{he2015}.",
     ),
     (
         ("MultiHeadSelfAttention",),
@@ -96,8 +96,8 @@ def chapter(
     """
     graph, names = derivation.graph, Names(derivation)
     printer = names.printer()
-    kinds = {type(node.layer).__name__ for node in graph.nodes}
-    kinds |= {type(n.layer).__name__ for node in graph.nodes if hasattr(node.layer, "body") for n in node.layer.body.nodes}
+    bodies = [body_of(graph, lemma)[0] for lemma in derivation.lemmas]
+    kinds = {type(node.layer).__name__ for each in (graph, *bodies) for node in each.nodes}
     expected = assumption_texts(derivation, derivation.theorem.expected_assumptions, names)
     lemmas = tuple(lemma_text(derivation, lemma, names) for lemma in derivation.lemmas)
     return Chapter(
@@ -143,9 +143,7 @@ def _verification(verdict: Mapping[str, Any]) -> Verification:
         typewriter(str(verdict["target"])),
         rf"input ${shape}$, $K={verdict['classes']}$, seed {verdict['seed']}",
         verdict_rows(verdict),
-        f"{outcome}{apart}. The {proof['lemmas']} lemmas and {proof['steps']} steps of the proof {replayed} replayed by the "
-        "kernel.",
+        f"{outcome}{apart}. The {proof['lemmas']} lemmas and {proof['steps']} steps of the proof {replayed} replayed "
+        "by the kernel.",
         seconds,
     )
-
-

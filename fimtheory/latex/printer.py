@@ -1,7 +1,7 @@
 r"""Closed forms as LaTeX: a sympy printer that writes sums and products in the order of the proof.
 
-Symbols are printed by a table of ``Name`` (see ``fimtheory.latex.symbols``); every other symbol is a size, written as it is
-called.  ``$\bigl(b^{(i)}_{\mathrm{conv1}}\bigr)^2$`` is the square of member i of a family.
+Symbols are printed by a table of ``Name`` (see ``fimtheory.latex.symbols``); every other symbol is a size, written as
+it is called.  ``$\bigl(b^{(i)}_{\mathrm{conv1}}\bigr)^2$`` is the square of member i of a family.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import sympy
 from sympy.printing.latex import LatexPrinter
@@ -19,7 +19,10 @@ from fimtheory.latex.labels import math_name
 __all__ = ["KAPPA", "Name", "Printer", "number"]
 
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
+    (
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "pi",
+        "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
+    )  # fmt: skip
 )
 _SIZE = re.compile(r"([A-Za-z])_?(\d*)")
 KAPPA = sympy.Symbol("kappa", positive=True)
@@ -50,7 +53,7 @@ class Name:
         return f"{self.glyph}{above}" + (f"_{{{below}}}" if below else "")
 
 
-def number(value: sympy.Rational) -> str:
+def number(value: Any) -> str:
     r"""Return a rational number: digits in groups of three, a small fraction, or the decimal a float stands for.
 
     >>> print(number(sympy.Rational(150528)), number(sympy.Rational(13824, 5)), number(sympy.Rational(0.01)))
@@ -88,7 +91,7 @@ def _decimal(text: str) -> str:
     return power if mantissa in ("1", "1.0") else rf"{mantissa}\times {power}"
 
 
-def _truncated(value: sympy.Rational) -> str:
+def _truncated(value: Any) -> str:
     """First digits and an ellipsis; the exact number is in the derivation's file."""
     digits, power = abs(value), 0
     while digits >= 10:
@@ -132,7 +135,12 @@ class Printer(LatexPrinter):
 
     def product(self, factors: Sequence[sympy.Expr]) -> str:
         """Return factors side by side, in the given order."""
-        return self._juxtaposed([factor.xreplace(_KAPPA) for factor in factors])
+        return self._juxtaposed([cast("sympy.Expr", factor.xreplace(_KAPPA)) for factor in factors])
+
+    def factor(self, factor: sympy.Expr) -> str:
+        """Return an expression as a factor, in brackets if it is a sum."""
+        text = self.doprint(factor)
+        return rf"\left({text}\right)" if factor.is_Add else text
 
     def ordered(self, parts: Sequence[sympy.Expr]) -> list[sympy.Expr]:
         """Return terms or factors in the order of the proof."""
@@ -152,9 +160,10 @@ class Printer(LatexPrinter):
 
     def _print_Indexed(self, expr: sympy.Indexed) -> str:
         index = ",".join(self._print(i) for i in expr.indices)
-        name = self._names.get(expr.base.label)
+        label = cast("sympy.IndexedBase", expr.base).label
+        name = self._names.get(label)
         if name is None:
-            return f"{_size(str(expr.base.label))}_{{{index}}}"
+            return f"{_size(str(label))}_{{{index}}}"
         return name.latex(index, local=self._local)
 
     def _print_Rational(self, expr: sympy.Rational) -> str:
@@ -173,7 +182,8 @@ class Printer(LatexPrinter):
             made += ("-" if negative else "") + text if not made else sign + text
         return made
 
-    def _print_Mul(self, expr: sympy.Mul) -> str:
+    def _print_Mul(self, expr: Any) -> str:
+        coefficient: Any
         coefficient, rest = expr.as_coeff_Mul()
         if not coefficient.is_Rational:
             coefficient, rest = sympy.Integer(1), expr
@@ -199,7 +209,7 @@ class Printer(LatexPrinter):
         shape = "tfrac" if rest.is_number else "frac"
         return rf"\{shape}{{{self._juxtaposed(top, alone=True)}}}{{{self._juxtaposed(bottom, alone=True)}}}"
 
-    def _scaled(self, coefficient: sympy.Rational, factors: list[sympy.Expr]) -> str:
+    def _scaled(self, coefficient: sympy.Expr, factors: list[sympy.Expr]) -> str:
         """Write a coefficient before factors; squares of a family's members share one bracket."""
         powers = [f.as_base_exp() for f in factors]
         squares = all(power == 2 for _, power in powers) and any(isinstance(b, sympy.Indexed) for b, _ in powers)
@@ -219,7 +229,7 @@ class Printer(LatexPrinter):
             if previous is not None:
                 dot = isinstance(previous, sympy.Product) and not isinstance(factor, sympy.Product)
                 dot = dot or (previous.is_Rational and text[0].isdigit())
-                thin = isinstance(factor, sympy.Product) or r"\tfrac" in made[-60:] and previous.is_Rational
+                thin = isinstance(factor, sympy.Product) or (r"\tfrac" in made[-60:] and previous.is_Rational)
                 made += r" \cdot " if dot else r"\, " if thin else " "
             made += text
             previous = factor
@@ -260,7 +270,7 @@ class Printer(LatexPrinter):
             return rf"\exp\left({argument}\right)"
         return rf"e^{{{argument}}}"
 
-    def _print_Exp1(self, expr: Any) -> str:
+    def _print_Exp1(self, expr: Any, exp: Any = None) -> str:
         return "e"
 
     def _print_erf(self, expr: sympy.erf, exp: Any = None) -> str:
@@ -272,7 +282,7 @@ class Printer(LatexPrinter):
     def _print_Min(self, expr: sympy.Min, exp: Any = None) -> str:
         return self._listed("min", expr.args)
 
-    def _listed(self, what: str, parts: Sequence[sympy.Expr]) -> str:
+    def _listed(self, what: str, parts: Sequence[Any]) -> str:
         inside = r",\, ".join(self._print(part) for part in self.ordered(parts))
         return rf"\{what}\left\{{{inside}\right\}}"
 

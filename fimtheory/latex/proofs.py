@@ -11,13 +11,13 @@ from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Measured, Quantity, Reference, Relation
 from fimtheory.closed_form import conclusion
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
-from fimtheory.latex.facts import fact_of, layer_words
 from fimtheory.graph import LayerGraph
+from fimtheory.latex.facts import fact_of, layer_words
 from fimtheory.latex.labels import escaped, label_key, typewriter
-from fimtheory.registry import find_measure, rule_named
 from fimtheory.latex.symbols import Names, lemma_letter
 from fimtheory.latex.typesetting import Display, Typesetter
 from fimtheory.latex.widths import width
+from fimtheory.registry import find_measure, rule_named
 
 __all__ = ["Item", "LemmaText", "Row", "cited", "lemma_text"]
 

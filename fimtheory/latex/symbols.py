@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import final
+from typing import cast, final
 
 import sympy
 
@@ -18,7 +18,11 @@ from fimtheory.registry import find_measure, rule_named
 
 __all__ = ["Names", "lemma_letter"]
 
-_STEP_GLYPHS = {Quantity.GAIN: (r"\ell", "L"), Quantity.JACOBIAN_VARIANCE: ("c", "C"), Quantity.TOKEN_NORM: (r"\rho", "")}
+_STEP_GLYPHS = {
+    Quantity.GAIN: (r"\ell", "L"),
+    Quantity.JACOBIAN_VARIANCE: ("c", "C"),
+    Quantity.TOKEN_NORM: (r"\rho", ""),
+}
 """Glyphs of what a step bounds: one layer, and several together."""
 _SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\eta"}
 """Suffixes that would read as the letter of a lemma."""
@@ -76,7 +80,7 @@ class Names:
         return Name(layer if alone else whole, lemma_letter(lemma.letter), node, step=True)
 
     def _add(self, symbol: sympy.Basic, name: Name) -> None:
-        key = symbol.base.label if isinstance(symbol, sympy.Indexed) else symbol
+        key = cast("sympy.IndexedBase", symbol.base).label if isinstance(symbol, sympy.Indexed) else symbol
         self.table.setdefault(key, name)
         self.rank.setdefault(symbol, len(self.rank))
 

@@ -22,7 +22,10 @@ from fimtheory.registry import rule_named
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
 
-__all__ = ["BlockRows", "Coverage", "LayerRow", "Total", "certificates", "coverage", "layer_rows", "ranges", "totals", "verdict_rows"]
+__all__ = [
+    "BlockRows", "Coverage", "LayerRow", "Total", "certificates", "coverage", "layer_rows", "ranges", "totals",
+    "verdict_rows",
+]  # fmt: skip
 
 _CERTIFICATES = {
     "torus": "largest norm of the convolution's symbol over the frequencies of a torus that holds the padded image",

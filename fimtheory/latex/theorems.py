@@ -60,8 +60,8 @@ def theorem_text(derivation: Derivation, names: Names) -> TheoremText:
     over = "" if tau == 1 else r"\tau^2"
     gains = [_factor(derivation, lemma, lemma.gain, names, 2) for lemma in derivation.lemmas]
     growths = [_factor(derivation, lemma, lemma.variance, names, 1) for lemma in derivation.lemmas]
-    assert sympy.Mul(worst, *(factor.form for factor in gains)) == theorem.bound, "the printed bound is the theorem's"
-    assert sympy.Mul(mean, *(factor.form for factor in growths)) == theorem.expected, "the printed bound is the theorem's"
+    for start, factors, whole in ((worst, gains, theorem.bound), (mean, growths, theorem.expected)):
+        assert sympy.Mul(start, *(factor.form for factor in factors)) == whole, "the printed bound is the theorem's"
     return TheoremText(
         theorem.head == "head",
         typewriter(derivation.graph.output),
@@ -119,11 +119,9 @@ def _display(left: str, start: str, before: sympy.Expr, factors: list[_Factor], 
             number, form = factor.form.as_coeff_Mul()
             coefficient *= number
             if form != 1:
-                text = printer.doprint(form)
-                units.append(rf"\left({text}\right)" if form.is_Add else text)
-        first = printer.doprint(coefficient * rest)
-        if first != "1" or not units:
-            units.insert(0, rf"\left({first}\right)" if (coefficient * rest).is_Add else first)
+                units.append(printer.factor(form))
+        if coefficient * rest != 1 or not units:
+            units.insert(0, printer.factor(coefficient * rest))
         rows.append(("=", lines_of(units, room)))
     return Display(left, tuple(rows))
 
@@ -154,4 +152,3 @@ def assumption_texts(derivation: Derivation, conditions: tuple[Condition, ...], 
                 where = where.replace("the node \\texttt{x}", "the entry")
                 special[condition] = f"Every token at {where} has norm at most ${radius}$."
     return tuple(special.get(condition) or prose(condition.statement) for condition in conditions)
-

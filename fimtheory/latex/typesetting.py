@@ -3,8 +3,9 @@ r"""Break closed forms over lines: at factors and terms, with names s_1, s_2, ..
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 import sympy
 
@@ -74,12 +75,12 @@ class Typesetter:
         renamed: dict[sympy.Expr, sympy.Expr] = {}
         where: list[Display] = []
         for placeholder in _dependencies_first(lets):
-            definition = lets[placeholder].xreplace(renamed)
+            definition = _replaced(lets[placeholder], renamed)
             renamed[placeholder], new = self._names.let(definition, index)
             if new:
                 name = self.printer.doprint(renamed[placeholder])
                 where.append(Display(name, (("=", self._lines(definition, room)),)))
-        return Display(left, ((sign, self._lines(form.xreplace(renamed), room)),), tuple(where))
+        return Display(left, ((sign, self._lines(_replaced(form, renamed), room)),), tuple(where))
 
     def _lines(self, expression: sympy.Expr, room: float) -> tuple[str, ...]:
         return lines_of(self._units(expression), room)
@@ -93,19 +94,17 @@ class Typesetter:
             return [terms[0], *(t if t.startswith("-") else f"+ {t}" for t in terms[1:])]
         if isinstance(expression, sympy.Mul) and not any(_inverse(f) for f in expression.args):
             factors = self.printer.ordered(expression.args)
-            return [rf"\left({self.printer.doprint(f)}\right)" if f.is_Add else self.printer.doprint(f) for f in factors]
+            return [self.printer.factor(factor) for factor in factors]
         return [self.printer.doprint(expression)]
 
-    def _shortened(
-        self, expression: sympy.Expr, room: float
-    ) -> tuple[sympy.Expr, dict[sympy.Expr, sympy.Expr]]:
+    def _shortened(self, expression: sympy.Expr, room: float) -> tuple[sympy.Expr, dict[sympy.Expr, sympy.Expr]]:
         """Name repeated parts, then the largest part of what is still too wide, until every unit fits."""
         forms: dict[sympy.Expr | None, sympy.Expr] = {None: expression}
         while (part := self._repeated(list(forms.values()))) is not None or (
             part := self._too_wide(list(forms.values()), room)
         ) is not None:
             placeholder = sympy.Dummy(f"s{len(forms)}", nonnegative=True)
-            forms = {name: form.xreplace({part: placeholder}) for name, form in forms.items()}
+            forms = {name: _replaced(form, {part: placeholder}) for name, form in forms.items()}
             forms[placeholder] = part
         final_form = forms.pop(None)
         return final_form, {name: form for name, form in forms.items() if name is not None}
@@ -114,7 +113,7 @@ class Typesetter:
         """Largest part that occurs twice."""
         found: Counter[sympy.Expr] = Counter()
         for form in forms:
-            found.update(p for p in sympy.preorder_traversal(form) if _nameable(p) and p is not form)
+            found.update(_parts(form))
         twice = [p for p, times in found.items() if times > 1 and p.count_ops() >= _REPEATED_OPERATIONS - p.is_Add]
         return max(twice, key=self._size, default=None)
 
@@ -123,7 +122,7 @@ class Typesetter:
         for form in forms:
             if all(width(unit) <= room for unit in self._units(form)):
                 continue
-            parts = {p for p in sympy.preorder_traversal(form) if p is not form and _nameable(p) and p.count_ops() > 1}
+            parts = {part for part in _parts(form) if part.count_ops() > 1}
             fitting = [p for p in parts if max(width(u) for u in self._units(p)) <= room]
             if fitting:
                 return max(fitting, key=self._size)
@@ -147,6 +146,17 @@ def lines_of(units: list[str], room: float) -> tuple[str, ...]:
             lines.append(continued)
             used = taken + 2.0 * (len(lines) > 1)
     return tuple(lines)
+
+
+def _replaced(expression: sympy.Expr, parts: Mapping[sympy.Expr, sympy.Expr]) -> sympy.Expr:
+    return cast("sympy.Expr", expression.xreplace(parts))
+
+
+def _parts(form: sympy.Expr) -> Iterator[sympy.Expr]:
+    """Proper parts of a form that may get a name, each as often as it occurs."""
+    for part in sympy.preorder_traversal(form):
+        if part is not form and _nameable(part):
+            yield cast("sympy.Expr", part)
 
 
 def _nameable(part: sympy.Basic) -> bool:

@@ -17,7 +17,7 @@ from fimtheory.norms.spectrum import SpectralLevel
 __all__ = ["StoredNorm", "batch_norm_bound", "dense", "frobenius", "vector"]
 
 _BLOCK = 512  # rows of the Gram matrix formed at a time
-_BATCH_ENTRIES = 2**24  # Gram entries handled at a time
+_BATCH_ENTRIES = 2**20  # Gram entries held at a time: 8 MiB, unless one matrix is larger
 
 
 @dataclass(frozen=True, slots=True)

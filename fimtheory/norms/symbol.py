@@ -35,7 +35,7 @@ COSINE = 2.0**-48
 """Error of a computed cosine or sine of 2 pi f, |f| <= 1/2: the angle errs by three roundings, 3 u pi < 10 u, and the
 library function by at most four units in the last place of 1, 8 u; 32 u is allowed."""
 
-_CHUNK_ENTRIES = 2**23  # complex Gram entries held at a time: 128 MiB, and as much again for their factors
+_CHUNK_ENTRIES = 2**19  # complex Gram entries held at a time: 8 MiB, which stays near the cache and the heap
 
 
 class GramSymbol:

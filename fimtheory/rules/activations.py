@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
 
@@ -59,7 +60,7 @@ def _monotone_odd(high: sympy.Expr) -> Slopes:
     return Slopes(sympy.Integer(0), high, high**2, odd=True)
 
 
-def _exact(value: float) -> sympy.Rational:
+def _exact(value: float) -> sympy.Expr:
     return sympy.Rational(value)
 
 
@@ -120,8 +121,8 @@ def _register(kind: type[layers.Layer], slopes: Callable[..., Slopes], reference
     def interval(site: Site) -> Claim:
         """Every derivative lies between the two ends: see the module and ``Slopes``."""
         found = slopes(site.layer)
-        relation = Relation.EQ if found.tight else Relation.LE
-        return Claim(relation, sympy.Tuple(found.low, found.high), reference)
+        ends: Any = sympy.Tuple(found.low, found.high)
+        return Claim(Relation.EQ if found.tight else Relation.LE, ends, reference)
 
     @rule(kind, quantity=Quantity.GAIN, reference=reference)
     def gain(site: Site) -> Claim:

@@ -26,9 +26,7 @@ def prelu_gain(site: Site) -> Claim:
     Max(1, act_a)
     """
     slope = site.measured("largest slope")
-    return Claim(
-        Relation.EQ, sympy.Max(1, slope.symbol), Reference("gouk2021", "section 3.4"), measured=(slope,)
-    )
+    return Claim(Relation.EQ, sympy.Max(1, slope.symbol), Reference("gouk2021", "section 3.4"), measured=(slope,))
 
 
 @rule(PReLU, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("hanin2020", "section 2"))

@@ -12,7 +12,10 @@ from fimtheory.symmetry import Symmetry
 __all__ = ["affine_gain", "random_weight_variance", "weight_symmetry"]
 
 OPERATOR_NORM = measure(
-    "operator norm", suffix="", latex=r"\lVert {at} \rVert_2", meaning="largest singular value of the layer's linear part"
+    "operator norm",
+    suffix="",
+    latex=r"\lVert {at} \rVert_2",
+    meaning="largest singular value of the layer's linear part",
 )
 ROW_DIAMETER = measure(
     "row diameter",
@@ -47,7 +50,9 @@ def affine_gain(site: Site) -> Claim:
     """
     norm = site.measured("operator norm")
     last = site.layers[-1]
-    reference = Reference("sedghi2019", "theorem 6") if isinstance(last, Conv2d) else Reference("horn2013", "section 5.6")
+    reference = (
+        Reference("sedghi2019", "theorem 6") if isinstance(last, Conv2d) else Reference("horn2013", "section 5.6")
+    )
     return Claim(Relation.EQ, norm.symbol, reference, measured=(norm,))
 
 

@@ -17,9 +17,7 @@ CENTRED_SCALE = measure(
     latex=r"\lVert \operatorname{{diag}}(\gamma)(I - \tfrac{{1}}{{n}} \mathbf{{1}}\mathbf{{1}}^\top) \rVert_2",
     meaning="norm of the layer norm's centring and scaling",
 )
-SHIFT_NORM = measure(
-    "shift norm", suffix="b", latex=r"\lVert \beta \rVert_2", meaning="norm of the layer norm's shift"
-)
+SHIFT_NORM = measure("shift norm", suffix="b", latex=r"\lVert \beta \rVert_2", meaning="norm of the layer norm's shift")
 EPSILON = measure(
     "epsilon", suffix="eps", latex=r"\varepsilon", meaning="the constant added to the variance", exact=True
 )

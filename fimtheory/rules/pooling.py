@@ -38,9 +38,7 @@ def max_pool_gain(site: Site) -> Claim:
     2
     """
     windows = 1
-    for k, s, d, n in zip(
-        site.layer.kernel, site.layer.stride, site.layer.dilation, site.output[1:], strict=True
-    ):
+    for k, s, d, n in zip(site.layer.kernel, site.layer.stride, site.layer.dilation, site.output[1:], strict=True):
         k, s, d = _number(k, "kernel"), _number(s, "stride"), _number(d, "dilation")
         covering = -(-k * math.gcd(s, d) // s)
         windows *= min(covering, n) if isinstance(n, int) else covering
@@ -93,7 +91,7 @@ def adaptive_average_pool_gain(site: Site) -> Claim:
     return Claim(Relation.EQ if exact else Relation.LE, sympy.sqrt(square), Reference("fimtheory"))
 
 
-def _riesz_thorin_square(n: int, m: int) -> sympy.Rational:
+def _riesz_thorin_square(n: int, m: int) -> sympy.Expr:
     """``||A||_inf ||A||_1`` of the averaging matrix torch uses: window i is [floor(i n/m), ceil((i+1) n/m)).
 
     ``||A||_inf`` is 1.  Large sizes get a bound on the column sums: at most ceil(m/n) + 1 windows cover an entry, and
