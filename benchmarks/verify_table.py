@@ -19,9 +19,9 @@ from fimtheory.data import load_data
 from fimtheory.targets import resolve
 
 LARGE = {
-    "vgg16_bn": ((3, 32, 32), 100),
-    "resnet18": ((3, 32, 32), 100),
-    "densenet121": ((3, 32, 32), 40),
+    "vgg16_bn": ((3, 32, 32), 20),
+    "resnet18": ((3, 32, 32), 20),
+    "densenet121": ((3, 32, 32), 10),
     "vit_b_16": ((3, 224, 224), 1),
 }
 """Input shape and ascent steps of the search, fewer where a step is slow."""
@@ -31,7 +31,7 @@ STARTS = 32
 
 def verdict(name: str) -> dict[str, Any]:
     """Verify one target with 10 classes."""
-    shape, steps = LARGE.get(name, (None, 200))
+    shape, steps = LARGE.get(name, (None, 100))
     target = resolve(name, shape, 10 if shape else None)
     model = target.model(None, seed=0, device="auto")
     sizes = tuple(int(size) for size in target.graph.shapes[target.graph.input])

@@ -196,7 +196,7 @@ def _argument_is_small(function: Any, inner: sympy.Expr) -> bool:
     """Whether a function of one argument is cheap; to round a number, sympy computes it to all its digits."""
     if function in (sympy.floor, sympy.ceiling):
         return all(part.is_Rational for part in sympy.preorder_traversal(inner) if part.is_number)
-    return not inner.is_number or bool(inner.is_Rational and abs(inner) <= _MAX_NUMBER)
+    return not inner.is_number or bool(not inner.has(*_UNARY) and abs(inner) <= _MAX_NUMBER)
 
 
 _KINDS: dict[str, dict[str, bool]] = {

@@ -129,8 +129,10 @@ def tex(content: Chapter) -> str:
         keep_trailing_newline=True,
     )
     template = environment.get_template("appendix.tex.j2")
-    keys = sorted(set(_CITED.findall(template.render(c=content, bibliography=""))))
-    return re.sub(r"\n{3,}", "\n\n", template.render(c=content, bibliography=_bibliography(keys)))
+    draft = template.render(c=content, cut=False, bibliography="")
+    keys = sorted(set(_CITED.findall(draft)))
+    final = template.render(c=content, cut=r"\ldots" in draft, bibliography=_bibliography(keys))
+    return re.sub(r"\n{3,}", "\n\n", final)
 
 
 def _bibliography(keys: Sequence[str]) -> str:

@@ -353,7 +353,7 @@ def _ascend(
     for _ in track(range(steps), "worst case", console=Console(stderr=True), disable=not progress):
         taken += 1
         random = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(x.device)
-        flat = gradient.norm(dim=1) == 0  # no slope here: look around
+        flat = gradient.norm(dim=1) == 0  # no slope here: look around, further each time
         direction = torch.where(flat.unsqueeze(1), random, curvature.direction(gradient))
         unit, natural = normalised(direction)
         reach = torch.where(modelled & ~flat, torch.minimum(natural, length), length)
@@ -374,7 +374,7 @@ def _ascend(
         log_lam = torch.where(better, trial_log_lam, log_lam)
         x = torch.where(_column(better, x), trial, x)
         u, gradient = torch.where(moved, pair.vector, u), torch.where(moved, trial_gradient, gradient)
-        length = torch.where(better, torch.maximum(2 * reach, length), 0.5 * reach)
+        length = torch.where(better | flat, torch.maximum(2 * reach, length), 0.5 * reach)
         length = torch.minimum(length, _norms(x).clamp(min=size))
         if (length <= torch.finfo(x.dtype).eps * size).all():
             break

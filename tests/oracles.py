@@ -120,7 +120,8 @@ def random_networks(graph, seeds):
     """Stack the weights of ``seeds`` random networks of the ensemble, in float64, along a new first dimension."""
     states = [ft.instantiate(graph, seed).state_dict() for seed in range(seeds)]
     stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
-    return {key: t.double() if t.dtype.is_floating_point else t for key, t in stacked.items()}
+    networks = {key: t.double() if t.dtype.is_floating_point else t for key, t in stacked.items()}
+    return networks or {"": torch.zeros(seeds)}  # no weights: as many equal networks
 
 
 def jacobians(graph, networks, x, nodes):
@@ -130,7 +131,13 @@ def jacobians(graph, networks, x, nodes):
         found = activations(graph, weights, v)
         return {name: found[name].reshape(-1) for name in nodes}
 
-    made = torch.func.vmap(torch.func.jacrev(values, argnums=1), in_dims=(0, None))(networks, x)
+    differentiate = torch.func.jacrev(values, argnums=1)
+    if any(isinstance(node.layer, ft.layers.PReLU) for node in graph.nodes):  # which torch cannot batch over slopes
+        seeds = len(next(iter(networks.values())))
+        each = [differentiate({key: t[k] for key, t in networks.items()}, x) for k in range(seeds)]
+        made = {name: torch.stack([one[name] for one in each]) for name in nodes}
+    else:
+        made = torch.func.vmap(differentiate, in_dims=(0, None))(networks, x)
     return {name: jac.flatten(2) for name, jac in made.items()}
 
 

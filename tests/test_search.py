@@ -10,7 +10,7 @@ from torch import nn
 from fimtheory.claims import Status
 from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRuleError
 from fimtheory.estimators import estimate, exact
-from fimtheory.fisher import FisherOperator
+from fimtheory.fisher import FisherOperator, double
 from fimtheory.search import Domain, log_lam_gradient, worst_case
 
 
@@ -155,6 +155,14 @@ def test_ball_holds_strictly_far_from_zero_in_float32():
     assert distance.max() > 0.008
 
 
+def test_box_holds_to_the_last_digit_in_a_ball():
+    """Centre + (edge - centre) may round to beyond the edge."""
+    centres, edge = -torch.rand(3000, 1, dtype=torch.float64), 0.1
+    assert (centres + (edge - centres) > edge).any()
+    x = Domain(centres, (-1.0, edge), 5.0).project(centres + 2)
+    assert (x <= edge).all()
+
+
 def test_optimum_in_a_ball_of_a_margin_model():
     """K = 2, lam = p (1 - p) |w|^2 depends on the margin only: the best point is nearest to the boundary."""
     module = linear(4, 2, 3)
@@ -202,11 +210,16 @@ def test_dead_and_overflowing_starts_do_no_harm():
     assert math.isfinite(found.value)
     assert found.value > 0
     assert found.inputs.isfinite().all()
+    assert worst_case(module, torch.zeros(1, 3), starts=1, steps=30).value > 0
 
 
-def test_temperature():
+def test_temperature_is_the_same_as_smaller_logits():
     module, x0, _ = net(1)
     found = worst_case(module, x0, starts=4, steps=5, temperature=0.5)
+    scaled = double(module)
+    for p in scaled[4].parameters():
+        p.data *= 2
+    torch.testing.assert_close(found.inputs, worst_case(scaled, x0, starts=4, steps=5).inputs, rtol=1e-6, atol=1e-6)
     assert found.value == pytest.approx(dense_lam(module, found.x.unsqueeze(0), 0.5).item(), rel=1e-9)
 
 

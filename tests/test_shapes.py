@@ -189,6 +189,11 @@ def test_joining_different_shapes():
         joined(layers.Add(), N, T)
 
 
+def test_equal_sizes_in_another_form():
+    assert joined(layers.Add(), N * (N + 1), N**2 + N).shapes["y"] == (N**2 + N,)
+    assert shape_of(layers.Linear(N * (N + 1), 2), (N**2 + N,)) == (2,)
+
+
 def test_concatenating_along_one_dimension_needs_the_others_equal():
     builder = Builder("two")
     x = builder.add("x", layers.Input((4, 4)))

@@ -77,7 +77,7 @@ def _slopes(layer: Layer) -> Slopes:
     ]
     if settings:
         words += f" (${', '.join(settings)}$)"
-    return Slopes(words, f"$[{low},\\, {high}]{about}$", _REASONS[kind])
+    return Slopes(words, f"$[{low},\\allowbreak\\, {high}]{about}$", _REASONS[kind])
 
 
 def _rounded(interval: sympy.Tuple) -> str:

@@ -18,12 +18,10 @@ from fimtheory.latex.labels import math_name
 
 __all__ = ["KAPPA", "Name", "Printer", "number"]
 
-_GREEK = frozenset(
-    (
-        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "pi",
-        "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
-    )  # fmt: skip
-)
+_GREEK = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "pi",
+    "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
+)  # fmt: skip
 _SIZE = re.compile(r"([A-Za-z])_?(\d*)")
 KAPPA = sympy.Symbol("kappa", positive=True)
 """Largest slope of GELU, ``(1 + erf 1)/2 + 1/(e sqrt(pi))``."""
@@ -92,13 +90,13 @@ def _decimal(text: str) -> str:
 
 
 def _truncated(value: Any) -> str:
-    """First digits and an ellipsis; the exact number is in the derivation's file."""
-    digits, power = abs(value), 0
+    """Return the first digits and an ellipsis; the exact number is in the derivation's file."""
+    digits, power = sympy.Abs(value), 0
     while digits >= 10:
         digits, power = digits / 10, power + 1
     while digits < 1:
         digits, power = digits * 10, power - 1
-    if 0 <= power <= 6:
+    if -3 <= power <= 6:
         digits, power = digits * 10**power, 0
     whole, rest = divmod(int(digits * 10**7), 10**7)
     scale = rf"\times 10^{{{power}}}" if power else ""
@@ -269,9 +267,6 @@ class Printer(LatexPrinter):
         if "frac" in argument or len(argument) > 40:
             return rf"\exp\left({argument}\right)"
         return rf"e^{{{argument}}}"
-
-    def _print_Exp1(self, expr: Any, exp: Any = None) -> str:
-        return "e"
 
     def _print_erf(self, expr: sympy.erf, exp: Any = None) -> str:
         return rf"\operatorname{{erf}}\left({self._print(expr.args[0])}\right)"

@@ -13,9 +13,9 @@ from fimtheory.closed_form import conclusion
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
 from fimtheory.graph import LayerGraph
 from fimtheory.latex.facts import fact_of, layer_words
-from fimtheory.latex.labels import escaped, label_key, typewriter
+from fimtheory.latex.labels import escaped, label_key, math_name, typewriter
 from fimtheory.latex.symbols import Names, lemma_letter
-from fimtheory.latex.typesetting import Display, Typesetter
+from fimtheory.latex.typesetting import LINE, Display, Typesetter
 from fimtheory.latex.widths import width
 from fimtheory.registry import find_measure, rule_named
 
@@ -110,7 +110,7 @@ def lemma_text(derivation: Derivation, lemma: Lemma, names: Names) -> LemmaText:
         typewriter(lemma.title),
         "" if index is None else f"{names.printer().doprint(index)} = 1, \\dots, {upper}",
         tuple(f"${layer}$" for layer in _wiring(lemma, body, names)),
-        tuple((rf"\mathrm{{{escaped(alias)}}}", typewriter(node)) for node, alias in names.aliases(lemma).items()),
+        tuple((math_name(alias), typewriter(node)) for node, alias in names.aliases(lemma).items()),
         _rows(lemma, names),
         gain,
         growth,
@@ -137,7 +137,7 @@ def _wiring(lemma: Lemma, body: LayerGraph, names: Names) -> list[str]:
     made = []
     for node in body.order[1:]:
         kind = type(body.layer(node)).__name__
-        read = r",\,".join(names.node(lemma, source) for source in body.inputs(node))
+        read = r",\allowbreak\,".join(names.node(lemma, source) for source in body.inputs(node))
         made.append(rf"{names.node(lemma, node)}=\mathrm{{{escaped(kind)}}}({read})")
     return made
 
@@ -173,7 +173,7 @@ class _Proof:
     def __init__(self, lemma: Lemma, index: sympy.Expr | None, names: Names) -> None:
         self._lemma = lemma
         self._index = index
-        self._setter = Typesetter(names, local=True)
+        self._setter = Typesetter(names, local=True, line=LINE - 5.0)
         self._inline = names.printer(local=True, slashed=True)
         self._letter = f"${lemma_letter(lemma.letter)}$"
 
@@ -240,7 +240,8 @@ class _Proof:
     def _reason(self, step: Step) -> str:
         fact = fact_of(step.rule, step.quantity)
         found = rule_named(step.rule)
-        before = " and ".join(f"({self._letter}.{p})" for p in step.premises)
+        *most, last = ["", *(f"({self._letter}.{p})" for p in step.premises)]
+        before = f"{', '.join(most[1:])} and {last}" if len(most) > 1 else last
         if found is None:
             words = _COMPOSED[step.quantity, step.rule]
             return f"{words} from {before}" if before else words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import cast, final
@@ -27,7 +28,7 @@ _STEP_GLYPHS = {
 _SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\eta"}
 """Suffixes that would read as the letter of a lemma."""
 _TOKEN = re.compile(r"\\?[A-Za-z]+")
-_LONGEST = 24
+_LONGEST = 18
 
 
 def lemma_letter(letter: str) -> str:
@@ -87,14 +88,14 @@ class Names:
     def _add_nodes(self, letter: str, body: LayerGraph) -> None:
         aliases: dict[str, str] = {}
         for position, node in enumerate(body.order):
-            if len(escaped(node)) <= _LONGEST:
-                self._nodes[letter, node] = "x" if node == body.input else math_name(node)
-                continue
-            alias = f"n{position}"
-            while alias in body.order:
-                alias += "'"
-            aliases[node] = alias
-            self._nodes[letter, node] = math_name(alias)
+            shown = node
+            if len(escaped(node)) > _LONGEST:
+                taken = {*body.order, *aliases.values()}
+                shown = node.rpartition(".")[2]
+                if len(escaped(shown)) > _LONGEST or shown in taken:
+                    shown = next(f"n{k}" for k in itertools.count(position) if f"n{k}" not in taken)
+                aliases[node] = shown
+            self._nodes[letter, node] = "x" if node == body.input else math_name(shown)
         self._aliases[letter] = aliases
 
     def _add_measured(self, lemma: Lemma) -> None:

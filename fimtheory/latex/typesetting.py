@@ -59,8 +59,9 @@ class Display:
 class Typesetter:
     """Writes closed forms of one derivation within a given width."""
 
-    def __init__(self, names: Names, *, local: bool = False) -> None:
+    def __init__(self, names: Names, *, local: bool = False, line: float = LINE) -> None:
         self._names = names
+        self._line = line
         self.printer: Printer = names.printer(local=local)
 
     def display(self, left: str, sign: str, expression: sympy.Expr, index: sympy.Expr | None = None) -> Display:
@@ -68,7 +69,7 @@ class Typesetter:
 
         Names s_k depend on ``index`` where their definition does; only those not yet defined are defined here.
         """
-        room = LINE - width(left) - 1.5
+        room = self._line - width(left) - 1.5
         form, lets = expression, dict[sympy.Expr, sympy.Expr]()
         if width(self.printer.doprint(expression)) > room:
             form, lets = self._shortened(expression, room)
@@ -87,7 +88,7 @@ class Typesetter:
 
     def _units(self, expression: sympy.Expr) -> list[str]:
         """Parts of the outermost sum or product, with the signs between them: what a line cannot be broken inside."""
-        if width(self.printer.doprint(expression)) <= LINE - 6:
+        if width(self.printer.doprint(expression)) <= self._line - 6:
             return [self.printer.doprint(expression)]
         if isinstance(expression, sympy.Add):
             terms = [self.printer.doprint(term) for term in self.printer.ordered(expression.args)]

@@ -28,7 +28,6 @@ __all__ = ["SpectralLevel"]
 
 _ESTIMATED_AT_A_TIME = 2**18  # entries of the matrices handed to Lanczos together
 _MARGIN = 2.0**-25  # a trial level above an estimate by this much: 1.5e-8 on the norm
-_ATTEMPTS = 30
 
 
 class SpectralLevel:
@@ -69,7 +68,7 @@ class SpectralLevel:
         negative = matrices.neg_()
         open_ = (frobenius > self._level).nonzero().flatten()
         step = _MARGIN
-        for _ in range(_ATTEMPTS):
+        while len(open_) > 0:
             if self._estimated:
                 open_ = open_[~_factorises(negative, diagonal, open_, self._level)]
             if len(open_) == 0:
@@ -80,13 +79,14 @@ class SpectralLevel:
             candidates.diagonal(dim1=-2, dim2=-1).copy_(diagonal[few])
             trial = largest_ritz_value(candidates) * (1.0 + _MARGIN)
             self._estimated = True
-            if trial <= self._level:  # the estimates do not explain the failure, so climb
+            if not trial > self._level:  # the estimates, perhaps NaN, do not explain the failure, so climb
                 trial = self._level * (1.0 + step)
-                step *= 4.0
-            self._level = trial
-        # ||A||_2 <= ||A||_F holds whatever the factorisation did.
-        self._level = max(self._level, float(frobenius[open_].max()))
-        self.certificate = "frobenius"
+                step = min(1.0, 4.0 * step)
+            # ||A||_2 <= ||A||_F holds whatever the factorisations do, so the climb ends there.
+            highest = float(frobenius[open_].max())
+            self.certificate = "cholesky" if trial < highest else "frobenius"
+            self._level = min(trial, highest)
+            open_ = open_[frobenius[open_] > self._level]
 
 
 def _frobenius(matrices: Tensor) -> Tensor:
