@@ -155,10 +155,9 @@ def _layer_from_json(value: Any, where: str) -> Layer:
 
 def _field_from_json(value: Any, hint: Any, where: str) -> Any:
     if hint is LayerGraph:
-        body = graph_from_json(value, where=where)
-        if any(isinstance(node.layer, Repeat) for node in body.nodes):
+        if _holds_repeat(value):  # before reading it, which would recurse
             raise FormatError(f"{where}: a repeated block cannot hold another Repeat")
-        return body
+        return graph_from_json(value, where=where)
     if get_origin(hint) is tuple:
         parts = get_args(hint)
         if not isinstance(value, list) or len(value) > 64 or (Ellipsis not in parts and len(value) != len(parts)):
@@ -176,6 +175,12 @@ def _field_from_json(value: Any, hint: Any, where: str) -> Any:
     if hint in (int, bool) and type(value) is hint:
         return value
     raise FormatError(f"{where}: {str(value)[:60]!r} is not a {getattr(hint, '__name__', hint)}")
+
+
+def _holds_repeat(value: Any) -> bool:
+    nodes = value.get("nodes") if isinstance(value, dict) else None
+    layers = [node.get("layer") for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
+    return any(isinstance(layer, dict) and layer.get("type") == Repeat.__name__ for layer in layers)
 
 
 def _no_constant(text: str) -> None:

@@ -24,7 +24,7 @@ from fimtheory.latex.labels import label_key, prose, typewriter
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation
 
-__all__ = ["Reportable", "compiled", "report", "tex"]
+__all__ = ["Reportable", "compiled", "report", "tex", "typeset"]
 
 _CITED = re.compile(r"\\cite(?:\[\{[^\]]*\}\]|\[[^\]]*\])?\{([A-Za-z0-9.-]+)\}")
 _SECONDS = 180
@@ -105,11 +105,13 @@ def _chapter(target: Target) -> Chapter:
 def _numbered(chapters: list[Chapter]) -> dict[str, Chapter]:
     """Name each chapter's files; chapters of one name are told apart by a number."""
     named: dict[str, Chapter] = {}
+    taken: set[str] = set()  # without case, as on file systems that ignore it
     for made in chapters:
-        name, k = made.key, 1
-        while name in named:
+        name, k = made.stem, 1
+        while name.casefold() in taken:
             k += 1
-            name = f"{made.key}-{k}"
+            name = f"{made.stem}-{k}"
+        taken.add(name.casefold())
         named[name] = made
     return named
 
@@ -144,29 +146,47 @@ def _bibliography(keys: Sequence[str]) -> str:
 
 
 def compiled(document: str) -> bytes:
-    """Return the PDF of a LaTeX document, built in a directory of its own without shell escape.
+    """Return the PDF of a LaTeX document.
 
     Raises
     ------
     DataError
-        LaTeX fails; the message holds its first error.
+        See ``typeset``.
     """
     with tempfile.TemporaryDirectory(prefix="fimtheory-") as work:
-        (Path(work) / "report.tex").write_text(document, encoding="utf-8")
-        command = [
-            "latexmk", "-norc", "-pdf", "-silent", "-interaction=nonstopmode", "-halt-on-error",
-            "-pdflatex=pdflatex -no-shell-escape %O %S", "report.tex",
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command, cwd=work, env=os.environ | _ENVIRONMENT, capture_output=True, timeout=_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise DataError(f"latexmk took more than {_SECONDS} s; write the .tex alone with compile=False") from None
-        result = Path(work) / "report.pdf"
-        if done.returncode != 0 or not result.exists():
-            raise DataError(f"latexmk failed: {_first_error(Path(work) / 'report.log')}")
-        return result.read_bytes()
+        return typeset(document, Path(work)).read_bytes()
+
+
+def typeset(document: str, work: Path) -> Path:
+    """Run LaTeX on a document in the directory ``work``, without shell escape, and return the PDF.
+
+    Raises
+    ------
+    DataError
+        LaTeX fails, which a report of a derivation should not make it do; the message holds its first error.
+    """
+    (work / "report.tex").write_text(document, encoding="utf-8")
+    command = [
+        "latexmk", "-norc", "-pdf", "-silent", "-interaction=nonstopmode", "-halt-on-error",
+        "-pdflatex=pdflatex -no-shell-escape %O %S", "report.tex",
+    ]  # fmt: skip
+    environment = os.environ | _ENVIRONMENT
+    try:
+        done = subprocess.run(
+            command,
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"latexmk took more than {_SECONDS} s; write the .tex alone with compile=False") from None
+    result = work / "report.pdf"
+    if done.returncode != 0 or not result.exists():
+        raise DataError(f"latexmk failed: {_first_error(work / 'report.log')}; write the .tex alone with compile=False")
+    return result
 
 
 def _first_error(log: Path) -> str:

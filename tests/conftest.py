@@ -40,3 +40,16 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def own_rules():
+    """Forget, after the test, the layer types, rules and measures that it declares."""
+    from fimtheory import layers, measures, registry
+
+    tables = [layers.LAYER_TYPES, registry._RULES, registry._BY_NAME, registry._MEASURES, measures._EVALUATIONS]
+    before = [dict(table) for table in tables]
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)

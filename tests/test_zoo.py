@@ -1,7 +1,6 @@
 """The zoo: its trained models against their cards, and the training that made them."""
 
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,8 +37,8 @@ def test_accuracies_on_the_card_are_those_of_the_model(name):
     card, model = zoo.card(name), zoo.load(name)
     assert training.accuracy(model, TEST) == pytest.approx(card["test_accuracy"], abs=1e-3)
     assert card["test_accuracy"] >= 0.95
-    robust = training.robust_accuracy(model, TEST, steps=card["attack"]["test_steps"] // 2)
-    assert robust == pytest.approx(card["test_robust_accuracy"], abs=0.05)
+    robust = training.robust_accuracy(model, TEST, steps=10)  # a quarter of the card's
+    assert -0.01 < robust - card["test_robust_accuracy"] < 0.05
     assert card["test_images"] == len(TEST)
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
 
@@ -47,12 +46,15 @@ def test_accuracies_on_the_card_are_those_of_the_model(name):
 @pytest.mark.parametrize("name", zoo.names()[::2])
 def test_adversarial_training_made_the_model_more_robust(name):
     normal, adversarial = zoo.load(name), zoo.load(f"{name}_adv")
-    for epsilon in (0.25, training.EPSILON, 0.75):
-        accuracies = [training.robust_accuracy(m, TEST, epsilon=epsilon, steps=10) for m in (normal, adversarial)]
-        assert accuracies[1] > accuracies[0] + 0.02
-    for model in (normal, adversarial):
-        falling = [training.robust_accuracy(model, TEST, epsilon=e, steps=10) for e in (0.1, 0.4, 1.6)]
-        assert all(b < a for a, b in pairwise([training.accuracy(model, TEST), *falling]))
+    some = Data(TEST.inputs[::2], TEST.labels[::2], "")
+    radii = (training.EPSILON / 2, training.EPSILON)
+    accuracies = [
+        [training.accuracy(m, some), *(training.robust_accuracy(m, some, epsilon=e, steps=5) for e in radii)]
+        for m in (normal, adversarial)
+    ]
+    assert all(a[0] > a[1] > a[2] for a in accuracies)
+    assert accuracies[1][1] > accuracies[0][1]
+    assert accuracies[1][2] > accuracies[0][2] + 0.1
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -106,34 +108,35 @@ def test_training_mode_is_that_of_torch():
     torch.testing.assert_close(GraphModule(ours.graph, ours.state_dict())(inputs), theirs(inputs))
 
 
-def run(seed, adversarial, epochs=2):
+def run(data, seed, adversarial, epochs):
     with Progress(disable=True) as progress:
-        data = Data(TEST.inputs, TEST.labels, "")
         graph = zoo.graph("digits_resnet")
         return training.train(graph, data, adversarial=adversarial, seed=seed, epochs=epochs, progress=progress)
 
 
 def test_seed_determines_the_weights():
-    first, again, other = (run(seed, adversarial=True, epochs=1).state_dict() for seed in (0, 0, 1))
+    some = Data(TEST.inputs[:100], TEST.labels[:100], "")
+    first, again, other = (run(some, seed, adversarial=True, epochs=1).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
 def test_training_learns():
     before = training.accuracy(instantiate(zoo.graph("digits_resnet"), seed=0), TEST)
-    after = training.accuracy(run(0, adversarial=False, epochs=4), TEST)
+    after = training.accuracy(run(TEST, 0, adversarial=False, epochs=4), TEST)
     assert before < 0.3
     assert after > 0.8
 
 
 def test_attack_finds_the_worst_point_of_a_linear_model():
-    """Of logits (w x, 0) the worst change of length epsilon is -epsilon w / ||w||, as long as pixels allow it."""
+    """Of logits (w x, 0) the worst change of length epsilon is -epsilon w / ||w||, if the pixel range allows it."""
     model = nn.Linear(20, 2)
     model.weight.data[1] = 0
     inputs, labels = torch.full((30, 20), 0.5), torch.zeros(30, dtype=torch.int64)
     attacked = pgd(model, inputs, labels, epsilon=0.4, steps=40, generator=torch.Generator().manual_seed(0))
-    direction = model.weight[0].detach() / model.weight[0].norm()
-    torch.testing.assert_close(attacked - inputs, (-0.4 * direction).expand(30, -1), rtol=1e-3, atol=1e-4)
+    change = attacked - inputs
+    torch.testing.assert_close(change.norm(dim=1), torch.full((30,), 0.4))
+    assert nn.functional.cosine_similarity(change, -model.weight[0].detach()).min() > 0.95
 
 
 def test_attack_stays_in_the_ball_and_in_the_pixel_range():

@@ -16,6 +16,10 @@ from fimtheory.fisher import FisherOperator, times_power_of_two
 __all__ = ["default_tolerance", "error_bound", "lanczos", "planned_steps"]
 
 
+_RESOLUTION = 1e-3
+"""Relative residual above which no run stops: two eigenvalues this close may still look like one."""
+
+
 def default_tolerance(dtype: torch.dtype) -> float:
     """Return the relative accuracy asked of lam by default: 1e-6, or what the dtype allows.
 
@@ -75,7 +79,8 @@ def lanczos(
     """Return the top Ritz pair of each input.
 
     Without ``level`` an input stops when the error estimate ``min(r, r^2 / gap)`` of its top Ritz value, r the residual
-    and gap the distance to the next Ritz value, is at most ``tol`` of the value; status ``LOWER``.  With ``level`` the
+    and gap the distance to the next Ritz value, is at most ``tol`` of the value and r at most ``max(tol, 1e-3)`` of it:
+    where eigenvalues crowd closer than r, the estimate may be of their mean.  Status ``LOWER``.  With ``level`` the
     number of steps is fixed beforehand, as the theorem behind the upper bound needs; status ``CONFIDENCE``.  No run is
     longer than K - 1 steps, the dimension of the space orthogonal to ``sqrt(p)``; there the value is exact up to
     rounding, and is labelled as before.
@@ -105,9 +110,12 @@ def lanczos(
     position = state.index  # of the state's inputs in the running operator
     for step in range(1, steps + 1):
         _advance(state, _product(running, state, position))
-        theta, s, error = _top_ritz(state)
+        theta, s, residual, error = _top_ritz(state)
         exhausted = state.beta[:, -1] <= 16 * torch.finfo(operator.logits.dtype).eps * theta
-        done = exhausted | (error <= tol * theta) if level is None else exhausted
+        if level is None:
+            done = exhausted | ((error <= tol * theta) & (residual <= max(tol, _RESOLUTION) * theta))
+        else:
+            done = exhausted
         done |= torch.full_like(done, step == steps)
         value[state.index[done]] = theta[done]
         vector[state.index[done]] = torch.einsum("bk,bkc->bc", s[done], state.basis[done])
@@ -144,15 +152,15 @@ def _advance(state: _State, product: Tensor) -> None:
     state.following = product / beta.where(beta > 0, 1.0)
 
 
-def _top_ritz(state: _State) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the top Ritz value ``(A,)``, its vector in the Krylov basis ``(A, k)`` and its error estimate ``(A,)``."""
+def _top_ritz(state: _State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the top Ritz value ``(A,)``, its vector in the Krylov basis ``(A, k)``, residual and error estimate."""
     off_diagonal = state.beta[:, :-1]
     tridiagonal = state.alpha.diag_embed() + off_diagonal.diag_embed(1) + off_diagonal.diag_embed(-1)
     values, vectors = torch.linalg.eigh(tridiagonal)
     theta, s = values[:, -1].clamp(min=0), vectors[:, :, -1]
     residual = state.beta[:, -1] * s[:, -1].abs()
     if values.shape[1] == 1:
-        return theta, s, residual
+        return theta, s, residual, residual
     gap = theta - values[:, -2]
     quadratic = torch.where(gap > residual, residual.square() / gap.where(gap > 0, 1.0), residual)
-    return theta, s, quadratic
+    return theta, s, residual, quadratic

@@ -10,7 +10,7 @@ from fimtheory.claims import Status
 from fimtheory.derivation import Derivation, body_of
 from fimtheory.latex.activations import Slopes, slopes_used
 from fimtheory.latex.facts import FACTS, Fact, fact_of
-from fimtheory.latex.labels import escaped, label_key, typewriter
+from fimtheory.latex.labels import escaped, file_stem, label_key, typewriter
 from fimtheory.latex.proofs import LemmaText, lemma_text
 from fimtheory.latex.symbols import Names
 from fimtheory.latex.tables import BlockRows, Coverage, Total, certificates, coverage, layer_rows, totals, verdict_rows
@@ -59,8 +59,12 @@ class Verification:
 @final
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A theorem with all that a report says of it; every string but ``key`` is LaTeX."""
+    """A theorem with all that a report says of it; every string is LaTeX.
 
+    ``stem`` names its files and ``key`` begins its LaTeX labels.
+    """
+
+    stem: str
     key: str
     name: str
     nodes: int
@@ -101,6 +105,7 @@ def chapter(
     expected = assumption_texts(derivation, derivation.theorem.expected_assumptions, names)
     lemmas = tuple(lemma_text(derivation, lemma, names) for lemma in derivation.lemmas)
     return Chapter(
+        file_stem(graph.name),
         label_key(graph.name),
         typewriter(graph.name),
         len(graph),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["NAMED_CHARACTERS", "escaped", "label_key", "math_name", "prose", "typewriter"]
+__all__ = ["NAMED_CHARACTERS", "escaped", "file_stem", "label_key", "math_name", "prose", "typewriter"]
 
 _COMMANDS = {
     "\\": r"\textbackslash{}",
@@ -134,11 +134,19 @@ def _balanced(piece: str) -> bool:
     return depth == 0 and piece.count(r"\left") == piece.count(r"\right") and bool(piece.strip())
 
 
+def file_stem(text: str) -> str:
+    """Return a name for files: ASCII letters, digits, dots, underscores and hyphens.
+
+    >>> file_stem("../vit_b_16 %")
+    'vit_b_16'
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:80] or "graph"
+
+
 def label_key(text: str) -> str:
-    """Return a name for files and LaTeX labels: ASCII letters, digits, dots and hyphens.
+    """Return a name for LaTeX labels: ASCII letters, digits, dots and hyphens.
 
     >>> label_key("a/b: 50%")
     'a-b-50'
     """
-    made = re.sub(r"[^A-Za-z0-9.]+", "-", text.replace("_", "-")).strip("-.")
-    return made[:80] or "graph"
+    return file_stem(text.replace("_", "-"))

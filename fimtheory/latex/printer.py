@@ -60,7 +60,7 @@ def number(value: Any) -> str:
     p, q = int(value.p), int(value.q)
     sign, p = ("-" if p < 0 else ""), abs(p)
     if q == 1:
-        return sign + (_grouped(p) if len(str(p)) <= _DIGITS else _truncated(value))
+        return sign + (_grouped(p) if len(str(p)) <= _DIGITS else _truncated(sympy.Integer(p)))
     places = next((k for k in range(1, 5) if 10**k % q == 0), 0)
     if p > 100 * q and places and len(str(p)) <= _DIGITS:
         whole, rest = divmod(p * 10**places // q, 10**places)
@@ -91,16 +91,17 @@ def _decimal(text: str) -> str:
 
 def _truncated(value: Any) -> str:
     """Return the first digits and an ellipsis; the exact number is in the derivation's file."""
-    digits, power = sympy.Abs(value), 0
+    digits, power = value, 0
     while digits >= 10:
         digits, power = digits / 10, power + 1
     while digits < 1:
         digits, power = digits * 10, power - 1
+    places = 7
     if -3 <= power <= 6:
-        digits, power = digits * 10**power, 0
-    whole, rest = divmod(int(digits * 10**7), 10**7)
+        digits, power, places = digits * 10**power, 0, places - min(power, 0)
+    whole, rest = divmod(int(digits * 10**places), 10**places)
     scale = rf"\times 10^{{{power}}}" if power else ""
-    return ("-" if value < 0 else "") + rf"{whole}.{rest:07d}\ldots{scale}"
+    return rf"{whole}.{rest:0{places}d}\ldots{scale}"
 
 
 class Printer(LatexPrinter):
@@ -111,7 +112,7 @@ class Printer(LatexPrinter):
     names
         How to print the symbols of a derivation, by symbol (of a family: by the label of its base).
     rank
-        Position of each symbol in the proof: factors and terms are written in this order, numbers first.
+        Position of each symbol in the proof: factors and terms are written in this order, numbers and sizes first.
     local
         Print names as inside the proof of their lemma (see ``Name.latex``).
     slashed
@@ -148,7 +149,7 @@ class Printer(LatexPrinter):
         if part.is_number or part == KAPPA:
             return 0, part == KAPPA, sympy.default_sort_key(part)
         found = [self._rank[a] for a in part.atoms(sympy.Symbol, sympy.Indexed) if a in self._rank]
-        return 1, min(found, default=10**9), sympy.default_sort_key(part)
+        return 1, min(found, default=-1), sympy.default_sort_key(part)
 
     # ---- atoms --------------------------------------------------------------------------------------------------
 

@@ -118,7 +118,9 @@ def _display(left: str, start: str, before: sympy.Expr, factors: list[_Factor], 
                 continue
             number, form = factor.form.as_coeff_Mul()
             coefficient *= number
-            if form != 1:
+            if not form.atoms(sympy.Indexed, sympy.Symbol) & names.rank.keys():
+                rest *= form
+            else:
                 units.append(printer.factor(form))
         if coefficient * rest != 1 or not units:
             units.insert(0, printer.factor(coefficient * rest))
