@@ -1,0 +1,1 @@
+"""A derivation as LaTeX: labels, symbols, expressions, proofs and tables, put together by chapters."""
