@@ -109,7 +109,7 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _hardsigmoid(x: Tensor) -> Tensor:
-    """Hard sigmoid whose slope is 1/6; that of F.hardsigmoid in float64 is 1/6 rounded to float32, and has no derivative."""
+    """Hard sigmoid of slope 1/6; in float64 F.hardsigmoid has 1/6 rounded to float32, and no second derivative."""
     return (x / 6 + 0.5).clamp(0, 1)
 
 

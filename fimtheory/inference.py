@@ -9,6 +9,7 @@ Notation: L(u -> v) is the Lipschitz constant of node v as a function of node u;
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import sympy
 
@@ -156,8 +157,10 @@ def repeated(factor: sympy.Expr, index: sympy.Symbol | None, count: int | sympy.
     if index is None:
         return factor
     if not factor.has(index):
-        return sympy.Pow(factor, count)
-    return sympy.Product(factor, (index, 1, count))
+        constant: Any = factor
+        return constant**count
+    product: Any = sympy.Product(factor, (index, 1, count))
+    return product
 
 
 def worst_case_head(diameter: sympy.Expr, gains: Sequence[sympy.Expr], temperature: sympy.Expr) -> sympy.Expr:

@@ -299,7 +299,7 @@ def tensor_in_style(parameter, style, generator):
     if parameter.initial is Initial.COUNT:
         return torch.zeros(shape)
     if parameter.initial is Initial.VARIANCE:
-        scale = {"zero": 0.0, "large": 1e6, "huge": 1e12, "tiny": 1e-8, "denormal": 1e-310}.get(style, 1.0)
+        scale = {"zero": 0.0, "large": 1e6, "huge": 1e12, "tiny": 1e-8, "denormal": 1e-300}.get(style, 1.0)
         return normal(*shape).abs() * scale
     flat = (shape[0], numel(shape[1:])) if len(shape) > 1 else (numel(shape), 1)
     scale = int(parameter.fan_in) ** -0.5
@@ -325,7 +325,8 @@ def tensor_in_style(parameter, style, generator):
         case "tiny":
             made = normal(*flat) * 1e-12
         case "denormal":
-            made = normal(*flat) * 1e-310
+            bits = torch.randint(-(2**45), 2**45, flat, generator=generator)  # a literal could be flushed to zero
+            made = bits.abs().view(torch.float64) * bits.sign()
         case "huge":
             made = normal(*flat) * 1e40
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import os
 
@@ -142,7 +143,22 @@ def support(lemma):
     return needed
 
 
+@contextlib.contextmanager
+def flushing(flush):
+    """Compute with or without denormals; the suite flushes them."""
+    torch.set_flush_denormal(flush)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(True)
+
+
 def attack_random(data, steps):
+    with flushing(data.draw(st.booleans(), label="flush denormals")):
+        attack_drawn(data, steps)
+
+
+def attack_drawn(data, steps):
     graph = data.draw(layer_graphs())
     weights = data.draw(weights_for(graph))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))

@@ -26,11 +26,11 @@ __all__ = [
     "rounding",
 ]
 
-_LANCZOS_STEPS = 12
-"""Steps that reach 1e-3 to 1e-6 on image classifiers with K = 200 and 1000."""
+_LANCZOS_STEPS = 16
+"""Steps of Lanczos at its default tolerance (9 to 18 on ResNet-18 with K = 10 to 1000)."""
 
 _JVP_COST = 4
-"""Cost of a forward-mode product in reverse-mode ones with the forward pass kept (2 to 6 measured)."""
+"""Cost of a forward-mode product in reverse-mode ones with the forward pass kept (3.5 to 9 on ResNet-18)."""
 
 
 def cheapest(operator: FisherOperator, level: float | None = None) -> str:

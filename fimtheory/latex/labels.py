@@ -30,10 +30,10 @@ _COMMANDS = {
     "–": r"\textendash{}",
 }
 NAMED_CHARACTERS = (
-    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŊŋŐőŒœŔŕŘřŚśŞşŠšŤť"
+    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿĂăĄąĆćČčĎďđĘęĚěĞğĹĺĽľŁłŃńŇňŊŋŐőŒœŔŕŘřŚśŞşŠšŤť"
     "ŢţŮůŰűŸŹźŻżŽž"
 )
-"""Letters beyond ASCII that the T1 encoding of the Latin Modern fonts holds."""
+"""Letters beyond ASCII that the T1 encoding of the Latin Modern fonts holds, each in a place of its own."""
 _BREAK_AFTER = frozenset("._/:-+=,@|")
 _LONGEST_WORD = 10
 _MATH_WORD = re.compile(r"[A-Za-z0-9.]+(?:_[A-Za-z0-9.]+)*")

@@ -1,0 +1,276 @@
+"""Evaluation on weights: numbers that round up, tables that add up, and weights that are refused."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import sympy
+import torch
+from flint import arb, fmpq
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from strategies import VARIABLES, closed_forms, layer_graphs, weights_for
+
+import fimtheory as ft
+from fimtheory import layers
+from fimtheory.balls import ball, evaluated, log10_upper, upper_float
+from fimtheory.claims import Status
+from fimtheory.errors import (
+    AssumptionError,
+    GraphError,
+    MissingRuleError,
+    NonFiniteError,
+    SymbolicSizeError,
+    WeightsError,
+)
+from fimtheory.expressions import nonnegative, size_symbol
+
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+L = layers.Linear
+FLOATS = st.floats(min_value=0, max_value=1e300, allow_subnormal=False)
+
+
+def chain(*made, shape=(4,)):
+    builder = ft.Builder("chain")
+    here = builder.add("x", layers.Input(shape))
+    for k, layer in enumerate(made):
+        here = builder.add(f"n{k}", layer, here)
+    return builder.graph()
+
+
+NET = chain(L(4, 6), layers.GELU(), L(6, 5), layers.ReLU(), L(5, 3))
+
+
+# ---- balls ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
+@given(closed_forms(), st.lists(st.fractions(0, 50, max_denominator=40), min_size=3, max_size=3))
+def test_balls_hold_the_exact_value(expression, numbers):
+    point = {s: sympy.Rational(q.numerator, q.denominator) for s, q in zip(VARIABLES, numbers, strict=True)}
+    try:
+        found = evaluated(expression, {s: arb(fmpq(q.p, q.q)) for s, q in point.items()})
+    except SymbolicSizeError:
+        assume(False)
+    exact = expression.subs(point)
+    assume(exact.is_finite and exact.is_real and found.is_finite())
+    exact = exact.evalf(40, maxn=400)
+    assert float(found.lower()) <= float(exact) * (1 + 1e-9) + 1e-300
+    assert abs(found.mid() - arb(str(exact))) <= found.rad() + abs(arb(str(exact))) * arb("1e-30") + arb("1e-60")
+
+
+@given(FLOATS, FLOATS)
+def test_floats_round_up(a, b):
+    product = ball(a) * ball(b)
+    exact = Fraction(a) * Fraction(b)
+    top = upper_float(product)
+    assert (top is None and exact > Fraction(1.7e308)) or Fraction(top) >= exact
+    if top:
+        assert top == 0 or Fraction(top) <= exact * (1 + Fraction(1, 2**50)) + Fraction(5e-324 if exact else 0)
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300, allow_subnormal=False))
+def test_logarithms_round_up(a):
+    top = log10_upper(ball(a))
+    assert (arb(10) ** arb(top)).upper() >= arb(a) * (1 - arb(2) ** -120)
+    assert top == pytest.approx(math.log10(a), rel=1e-15, abs=1e-15)
+
+
+def test_zero_and_numbers_beyond_floats():
+    assert log10_upper(ball(0)) == -math.inf
+    assert upper_float(ball(0)) == 0.0
+    huge = ball(10) ** 1000
+    assert upper_float(huge) is None
+    assert log10_upper(huge) == pytest.approx(1000)
+    tiny = 1 / huge
+    assert upper_float(tiny) > 0
+    assert log10_upper(tiny) == pytest.approx(-1000)
+
+
+def test_a_symbol_without_a_value_is_named():
+    with pytest.raises(SymbolicSizeError, match="q has no value"):
+        evaluated(nonnegative("q") + 1, {})
+    i, n = sympy.Symbol("i", integer=True, positive=True), size_symbol("n")
+    with pytest.raises(SymbolicSizeError, match="runs to n"):
+        evaluated(sympy.Product(nonnegative("a", i), (i, 1, n)), {})
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=QUIET)
+@given(st.data())
+def test_the_decades_of_the_blocks_add_up(data):
+    graph = data.draw(layer_graphs())
+    weights = data.draw(weights_for(graph, styles=("normal", "large", "orthogonal", "signs")))
+    try:
+        found = ft.evaluate(ft.derive(graph), weights)
+    except NonFiniteError:
+        assume(False)
+    assert found.status is Status.CERTIFIED
+    shares = [row.decades for row in found.rows if row.decades is not None]
+    if found.derivation_head if hasattr(found, "derivation_head") else found.rows and found.rows[-1].rule == "head":
+        assert sum(shares) == pytest.approx(found.log10, abs=1e-9) or math.isinf(found.log10)
+    else:
+        assert sum(shares) + math.log10(0.5) == pytest.approx(found.log10, abs=1e-9) or math.isinf(found.log10)
+    assert {row.target for row in found.rows} <= set(graph.order)
+    if found.value is not None and found.value > 0:
+        assert found.log10 >= math.log10(found.value) - 1e-12
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=QUIET)
+@given(st.data())
+def test_the_bound_is_at_most_the_usual_one(data):
+    graph = data.draw(layer_graphs())
+    weights = data.draw(weights_for(graph, styles=("normal", "large", "orthogonal", "rank one", "signs")))
+    try:
+        found, usual = ft.evaluate(ft.derive(graph), weights), ft.evaluate(ft.baseline(graph), weights)
+    except NonFiniteError:
+        assume(False)
+    assert found.log10 <= usual.log10 + 1e-6  # certified norms differ in their last digits
+
+
+def test_rules_are_counted():
+    found = ft.evaluate(ft.derive(NET), ft.instantiate(NET, 0))
+    assert found.rules["gain[Linear]"] == 2
+    assert found.rules["gain[ReLU]"] == found.rules["gain[GELU]"] == found.rules["head"] == 1
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------
+
+
+def test_every_floating_point_type_is_read_exactly():
+    derivation, state = ft.derive(NET), ft.instantiate(NET, 0).state_dict()
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        rounded = {key: t.to(dtype) for key, t in state.items()}
+        same = {key: t.double() for key, t in rounded.items()}
+        assert ft.evaluate(derivation, rounded).log10 == ft.evaluate(derivation, same).log10
+
+
+def test_a_module_and_its_state_are_the_same():
+    module = ft.instantiate(NET, 0)
+    derivation = ft.derive(NET)
+    assert ft.evaluate(derivation, module).value == ft.evaluate(derivation, module.state_dict()).value
+    plain = torch.nn.Sequential()
+    for name, child in module.named_children():
+        plain.add_module(name, child)
+    assert ft.evaluate(derivation, plain).value == ft.evaluate(derivation, module).value
+
+
+def test_scaling_the_weights_scales_the_bound():
+    derivation, state = ft.derive(NET), ft.instantiate(NET, 0, dtype=torch.float64).state_dict()
+    base = ft.evaluate(derivation, state)
+    for power in (2.0**100, 2.0**-100, 2.0**300):
+        scaled = ft.evaluate(derivation, {key: t * power for key, t in state.items()})
+        assert scaled.log10 == pytest.approx(base.log10 + 6 * math.log10(power), abs=1e-9)
+        assert scaled.expected_log10 == base.expected_log10  # over random weights, not over these
+        assert (scaled.value is None) is (scaled.log10 > 308.3)
+
+
+def test_zero_weights_give_zero():
+    found = ft.evaluate(ft.derive(NET), {key: torch.zeros_like(t) for key, t in ft.instantiate(NET).state_dict().items()})
+    assert (found.log10, found.value) == (-math.inf, 0.0)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_denormal_weights_are_not_taken_for_zero(flush):
+    torch.set_flush_denormal(flush)
+    try:
+        state = ft.instantiate(NET, 0, dtype=torch.float64).state_dict()
+        state["n4.weight"] = torch.ones(3, 5, dtype=torch.int64).mul_(3).view(torch.float64)  # 3 * 2^-1074 everywhere
+        state["n4.weight"][0] = 0.0
+        found = ft.evaluate(ft.derive(NET), state)
+        assert found.log10 > -700
+    finally:
+        torch.set_flush_denormal(True)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda s: s.pop("n0.weight"), WeightsError, r"node n0: the tensor n0\.weight is missing; expected shape \(6, 4\)"),
+        (lambda s: s.update({"n0.weight": torch.ones(4, 6)}), WeightsError, r"n0\.weight has shape \(4, 6\)"),
+        (lambda s: s["n2.weight"].fill_(math.nan), NonFiniteError, "NaN|finite"),
+        (lambda s: s["n2.weight"].view(-1)[3:4].fill_(math.inf), NonFiniteError, "infinite|finite"),
+        (lambda s: s["n4.weight"][1].fill_(-math.inf), NonFiniteError, "infinite|finite"),
+        (lambda s: s["n2.weight"].fill_(1.7e308), NonFiniteError, "beyond"),
+    ],
+)
+def test_weights_that_do_not_do_are_refused(change, error, message):
+    state = ft.instantiate(NET, 0, dtype=torch.float64).state_dict()
+    state = {key: t.clone() for key, t in state.items()}
+    change(state)
+    with pytest.raises(error, match=message):
+        ft.evaluate(ft.derive(NET), state)
+
+
+def test_the_model_of_another_graph_is_refused():
+    other = chain(L(4, 6), layers.LeakyReLU(3.0), L(6, 5), layers.ReLU(), L(5, 3))
+    with pytest.raises(GraphError, match="another graph"):
+        ft.evaluate(ft.derive(NET), ft.instantiate(other, 0))
+
+
+def test_symbolic_temperatures_have_no_value():
+    derivation = ft.derive(NET, temperature=sympy.Symbol("tau", positive=True))
+    with pytest.raises(SymbolicSizeError, match="tau"):
+        ft.evaluate(derivation, ft.instantiate(NET, 0))
+
+
+def test_tokens_that_nothing_bounds_are_an_assumption_without_a_value():
+    graph = chain(layers.MultiHeadSelfAttention(4, 2), layers.Flatten(), L(12, 3), shape=(3, 4))
+    derivation = ft.derive(graph)
+    ft.check(derivation)
+    assert len(derivation.assumptions) == 1
+    with pytest.raises(AssumptionError, match="layer norm before"):
+        ft.evaluate(derivation, ft.instantiate(graph, 0))
+
+
+def test_huge_attention_logits_do_not_overflow():
+    graph = chain(layers.LayerNorm(4), layers.MultiHeadSelfAttention(4, 2), layers.Flatten(), L(12, 3), shape=(3, 4))
+    state = {key: t * 1e60 for key, t in ft.instantiate(graph, 0, dtype=torch.float64).state_dict().items()}
+    found = ft.evaluate(ft.derive(graph), state)
+    assert found.value is None or math.isfinite(found.value)
+    assert math.isfinite(found.log10)
+
+
+def test_a_measure_of_ones_own_is_evaluated(own_rules):
+    @ft.layer
+    class Scale(layers.Layer):
+        """3 x."""
+
+    reference = ft.Reference("fimtheory")
+    ft.measure("factor", suffix="f", latex="f", meaning="the factor")
+
+    @ft.rule(Scale, quantity=ft.Quantity.SHAPE, reference=reference)
+    def shape(site):
+        return site.inputs[0]
+
+    @ft.rule(Scale, quantity=ft.Quantity.PARAMETERS, reference=reference)
+    def parameters(site):
+        return ()
+
+    @ft.rule(Scale, quantity=ft.Quantity.GAIN, reference=reference)
+    def gain(site):
+        factor = site.measured("factor")
+        return ft.Claim(ft.Relation.LE, factor.symbol, reference, measured=(factor,))
+
+    @ft.rule(Scale, quantity=ft.Quantity.JACOBIAN_VARIANCE, reference=reference)
+    def variance(site):
+        return ft.Claim(ft.Relation.LE, sympy.Integer(9), reference, status=Status.EXPECTED)
+
+    graph = chain(Scale(), L(4, 3))
+    derivation = ft.derive(graph)
+    ft.check(derivation)
+    state = {"n1.weight": torch.eye(3, 4), "n1.bias": torch.zeros(3)}
+    with pytest.raises(MissingRuleError, match=r"node n0: .*'factor'.*@ft\.evaluates"):
+        ft.evaluate(derivation, state)
+
+    @ft.evaluates("factor")
+    def factor(place):
+        return ball(3), "known"
+
+    found = ft.evaluate(derivation, state)
+    assert found.value == pytest.approx(2 / 4 * 9)
+    assert found.rules["known"] == 1
