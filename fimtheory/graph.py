@@ -242,7 +242,7 @@ class LayerGraph:
                     raise SymbolicSizeError(f"node {node.name}: repeated {made.count} times; expected at least 1")
                 if made.count * len(made.body) > MAX_NODES:
                     raise SymbolicSizeError(
-                        f"node {node.name}: {made.count} blocks of {len(made.body) - 1} nodes are too many to write out; "
+                        f"node {node.name}: {made.count} blocks of {len(made.body) - 1} nodes are too many to write; "
                         f"at most {MAX_NODES} nodes are"
                     )
                 current = inputs[0]
