@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,8 +97,14 @@ def log10_upper(value: arb) -> float:
 
 
 def upper_float(value: arb) -> float | None:
-    """Return a float that is at least a nonnegative ball's upper end; None beyond the range of floats."""
-    made = _up(value.abs_upper())
+    """Return a float that is at least a nonnegative ball's upper end; None beyond the range of floats.
+
+    A denormal number could be flushed to zero, so a positive one below the smallest normal number is rounded up to it.
+    """
+    top = value.abs_upper()
+    if top == 0:
+        return 0.0
+    made = max(_up(top), sys.float_info.min)
     return None if math.isinf(made) else made
 
 

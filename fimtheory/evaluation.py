@@ -176,7 +176,8 @@ class _Numbers:
         graph = self._graph
         layers = tuple(graph.layer(n) for n in nodes)
         tensors = tuple(_tensors_of(graph, n, self._tensors) for n in nodes)
-        return Place(layers, tensors, graph.input_shapes(nodes[0])[0], nodes)
+        shapes = graph.input_shapes(nodes[0]) or (graph.shapes[nodes[0]],)  # tokens may be assumed bounded at the input
+        return Place(layers, tensors, shapes[0], nodes)
 
     def of(self, measured: Measured, names: Mapping[str, str]) -> tuple[arb, str]:
         """Value of a measured symbol where a lemma's nodes have the given names, and its certificate."""

@@ -23,8 +23,8 @@ from fimtheory.symmetry import orthogonal
 
 __all__ = [
     "BOUNDED", "COMPOSITIONS", "Combine", "assumed_token_norm", "composed", "concat", "concat_variance",
-    "dependent_sum", "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "scope_of", "series", "step_name",
-    "total", "worst_case_head", "worst_case_softmax",
+    "dependent_sum", "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "scope_of",
+    "series", "step_name", "total", "worst_case_head", "worst_case_softmax",
 ]  # fmt: skip
 
 Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]

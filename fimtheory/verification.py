@@ -87,13 +87,13 @@ class Verdict:
             "classes": classes,
             "seed": self.seed,
             "bound": {
-                "log10": self.bound.log10,
+                "log10": finite_or_none(self.bound.log10),
                 "value": self.bound.value,
                 "status": self.bound.status.value,
                 "rules": dict(self.bound.rules),
             },
-            "baseline": {"log10": self.baseline.log10, "status": self.baseline.status.value},
-            "expected": {"log10": self.bound.expected_log10, "status": self.bound.expected_status.value},
+            "baseline": {"log10": finite_or_none(self.baseline.log10), "status": self.baseline.status.value},
+            "expected": {"log10": finite_or_none(self.bound.expected_log10), "status": self.bound.expected_status.value},
             "estimates": {
                 "n": len(found.lam),
                 "max": found.lam.max().item(),

@@ -219,6 +219,17 @@ def test_lanczos_on_hard_spectra(eigenvalues):
         assert operator.evaluations - before <= 2 * 8 * 4
 
 
+def test_lanczos_rarely_settles_on_the_second_eigenvalue():
+    """Where a start has a part of 0.01 along the top eigenvector, a loose residual would accept the second."""
+    module = with_spectrum([1.0, 0.99] + [0.5 - i / 120 for i in range(60)], 2)
+    operator = FisherOperator(module, origin(module, 500))
+    lam = lanczos(operator).value * 2.0 ** operator.exponent.double()
+    assert (lam < 1 - 1e-5).sum() <= 1
+    with mock.patch("fimtheory.estimators.lanczos._RESOLUTION", 1.0):
+        loose = lanczos(operator).value * 2.0 ** operator.exponent.double()
+    assert (loose < 1 - 1e-5).sum() > 5
+
+
 def test_inputs_stop_on_their_own():
     """Twenty inputs on a dead piece of a ReLU net stop after one step; the other four go on without them."""
     module = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 60)).double().eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
 
 import pytest
@@ -29,7 +30,7 @@ from fimtheory.expressions import nonnegative, size_symbol
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 L = layers.Linear
-FLOATS = st.floats(min_value=0, max_value=1e300, allow_subnormal=False)
+FLOATS = st.just(0.0) | st.floats(min_value=1e-300, max_value=1e300)  # denormals are flushed in this suite
 
 
 def chain(*made, shape=(4,)):
@@ -46,19 +47,20 @@ NET = chain(L(4, 6), layers.GELU(), L(6, 5), layers.ReLU(), L(5, 3))
 # ---- balls ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
-@given(closed_forms(), st.lists(st.fractions(0, 50, max_denominator=40), min_size=3, max_size=3))
+@settings(max_examples=100, deadline=None, suppress_health_check=QUIET)
+@given(closed_forms(depth=3), st.lists(st.fractions(0, 50, max_denominator=40), min_size=3, max_size=3))
 def test_balls_hold_the_exact_value(expression, numbers):
     point = {s: sympy.Rational(q.numerator, q.denominator) for s, q in zip(VARIABLES, numbers, strict=True)}
     try:
         found = evaluated(expression, {s: arb(fmpq(q.p, q.q)) for s, q in point.items()})
     except SymbolicSizeError:
         assume(False)
-    exact = expression.subs(point)
-    assume(exact.is_finite and exact.is_real and found.is_finite())
-    exact = exact.evalf(40, maxn=400)
-    assert float(found.lower()) <= float(exact) * (1 + 1e-9) + 1e-300
-    assert abs(found.mid() - arb(str(exact))) <= found.rad() + abs(arb(str(exact))) * arb("1e-30") + arb("1e-60")
+    assume(found.is_finite())
+    exact = expression.subs(point).evalf(40, maxn=200)
+    assume(exact.is_Float or exact.is_Rational)
+    digits = arb(str(exact))
+    assert abs(found.mid() - digits) <= found.rad() + digits.rad() + abs(digits) * arb("1e-30") + arb("1e-60")
+    assert found.rad() <= abs(found.mid()) * arb("1e-20") + arb("1e-20")
 
 
 @given(FLOATS, FLOATS)
@@ -66,12 +68,13 @@ def test_floats_round_up(a, b):
     product = ball(a) * ball(b)
     exact = Fraction(a) * Fraction(b)
     top = upper_float(product)
-    assert (top is None and exact > Fraction(1.7e308)) or Fraction(top) >= exact
-    if top:
-        assert top == 0 or Fraction(top) <= exact * (1 + Fraction(1, 2**50)) + Fraction(5e-324 if exact else 0)
+    if top is None:
+        assert exact > Fraction(1.7e308)
+    else:
+        assert exact <= Fraction(top) <= max(exact * (1 + Fraction(1, 2**50)), Fraction(sys.float_info.min) * bool(exact))
 
 
-@given(st.floats(min_value=1e-300, max_value=1e300, allow_subnormal=False))
+@given(FLOATS.filter(bool))
 def test_logarithms_round_up(a):
     top = log10_upper(ball(a))
     assert (arb(10) ** arb(top)).upper() >= arb(a) * (1 - arb(2) ** -120)
@@ -110,11 +113,10 @@ def test_the_decades_of_the_blocks_add_up(data):
     except NonFiniteError:
         assume(False)
     assert found.status is Status.CERTIFIED
-    shares = [row.decades for row in found.rows if row.decades is not None]
-    if found.derivation_head if hasattr(found, "derivation_head") else found.rows and found.rows[-1].rule == "head":
-        assert sum(shares) == pytest.approx(found.log10, abs=1e-9) or math.isinf(found.log10)
-    else:
-        assert sum(shares) + math.log10(0.5) == pytest.approx(found.log10, abs=1e-9) or math.isinf(found.log10)
+    total = sum(row.decades for row in found.rows if row.decades is not None)
+    if "head" not in found.rules:
+        total += math.log10(0.5)  # no row of its own
+    assert total == found.log10 or total == pytest.approx(found.log10, abs=1e-9)
     assert {row.target for row in found.rows} <= set(graph.order)
     if found.value is not None and found.value > 0:
         assert found.log10 >= math.log10(found.value) - 1e-12

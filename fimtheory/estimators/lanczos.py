@@ -20,8 +20,8 @@ _RESOLUTION = 1e-5
 """Relative residual at which a run may stop at the earliest, unless ``tol`` is larger.
 
 A start with a small part along the top eigenvector converges to the second one first, and only the residual shows it.
-In 2,400 runs on random spectra with K from 8 to 100, errors above ten times ``tol`` came in 2.1 % of the runs at 1e-3 and
-in 0.1 % at 1e-5, for 1 to 2 products more (5 more on ResNet-18 with K = 1000).
+In 2,400 runs on random spectra with K from 8 to 100, errors above ten times ``tol`` came in 2.1 % of the runs at 1e-3
+and in 0.1 % at 1e-5, for 1 to 2 products more (5 more on ResNet-18 with K = 1000).
 """
 
 

@@ -70,8 +70,7 @@ def number(value: Any) -> str:
     nearest = float(sympy.Rational(p, q))
     if 1e-300 < nearest < 1e300 and sympy.Rational(nearest) == sympy.Rational(p, q):
         return sign + _decimal(repr(nearest))
-    exact = sympy.Rational(p, q) * 10**_DIGITS
-    if exact.is_Integer:
+    if 1e-4 < nearest < 1e9 and (sympy.Rational(p, q) * 10**_DIGITS).is_Integer:
         return sign + str(sympy.Rational(p, q).evalf(_DIGITS + 5)).rstrip("0")
     return sign + _truncated(sympy.Rational(p, q))
 
