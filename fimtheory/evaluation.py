@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import sympy
+import torch
 from flint import arb
 from rich.console import Console
 from rich.progress import Progress
@@ -23,6 +24,8 @@ from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule
 from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Site, find_measure, require_rule
+from fimtheory.rules.parameters import Initial, Parameter
+from fimtheory.weights import FLOATS
 
 __all__ = ["Evaluation", "Row", "evaluate"]
 
@@ -117,6 +120,8 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         raise GraphError(
             f"the model computes another graph ({module.graph!r}) than the derivation is about ({graph!r})"
         )
+    if not isinstance(module, nn.Module | Mapping):
+        raise WeightsError(f"evaluate takes a torch module or a state dict, got a {type(module).__name__}")
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
     numbers = _Numbers(derivation, tensors, progress)
     position = {name: k for k, name in enumerate(graph.order)}
@@ -262,7 +267,7 @@ def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> 
     Raises
     ------
     WeightsError
-        One is missing or has another shape.
+        One is missing, or has another shape or type.
     """
     layer = graph.layer(node)
     rule = require_rule(layer, Quantity.PARAMETERS, node)
@@ -270,8 +275,18 @@ def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> 
     for parameter in rule.function(Site((layer,), (node,), graph.input_shapes(node), graph.shapes[node])):
         key = f"{node}.{parameter.name}" if parameter.name else node
         tensor = tensors.get(key)
-        if tensor is None or tuple(tensor.shape) != tuple(parameter.shape):
-            given = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
-            raise WeightsError(f"node {node}: the tensor {key} {given}; expected shape {tuple(parameter.shape)}")
-        found[parameter.name] = tensor
+        wrong = _wrong_with(tensor, parameter)
+        if wrong is not None:
+            raise WeightsError(f"node {node}: the tensor {key} {wrong}; expected shape {tuple(parameter.shape)}")
+        found[parameter.name] = tensor.resolve_neg()
     return found
+
+
+def _wrong_with(tensor: Any, parameter: Parameter) -> str | None:
+    if tensor is None:
+        return "is missing"
+    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
+        return f"is a {type(tensor).__name__} without dense data"
+    if parameter.initial is not Initial.COUNT and tensor.dtype not in FLOATS:
+        return f"has type {tensor.dtype} instead of float16, bfloat16, float32 or float64"
+    return f"has shape {tuple(tensor.shape)}" if tuple(tensor.shape) != tuple(parameter.shape) else None

@@ -48,7 +48,7 @@ class Target:
     @property
     def default_data(self) -> str:
         """Data used when none are named."""
-        return "random:64" if self.zoo is None else "digits"
+        return "random:64" if self.zoo is None else "digits:test"
 
 
 def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> Target:

@@ -18,10 +18,10 @@ from torch import Tensor
 from fimtheory.errors import NonFiniteError, WeightsError
 from fimtheory.rules.parameters import Initial, Parameter
 
-__all__ = ["check_weights", "read_weights", "write_weights"]
+__all__ = ["FLOATS", "check_weights", "read_weights", "write_weights"]
 
 _SHOWN = 5
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ def check_weights(
 def _fits(tensor: Tensor, parameter: Parameter) -> bool:
     if parameter.initial is Initial.COUNT:
         return tensor.dtype in (torch.int64, torch.int32)
-    return tensor.dtype in _FLOATS
+    return tensor.dtype in FLOATS
 
 
 def _named_tensors(value: Any, file: Path) -> dict[str, Tensor]:

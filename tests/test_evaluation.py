@@ -198,6 +198,11 @@ def test_denormal_weights_are_not_taken_for_zero(flush):
         (lambda s: s["n2.weight"].view(-1)[3:4].fill_(math.inf), NonFiniteError, "infinite|finite"),
         (lambda s: s["n4.weight"][1].fill_(-math.inf), NonFiniteError, "infinite|finite"),
         (lambda s: s["n2.weight"].fill_(1.7e308), NonFiniteError, "beyond"),
+        (lambda s: s.update({"n0.weight": s["n0.weight"].long()}), WeightsError, r"n0\.weight has type torch\.int64"),
+        (lambda s: s.update({"n0.weight": s["n0.weight"].cfloat()}), WeightsError, "has type torch.complex64"),
+        (lambda s: s.update({"n0.weight": s["n0.weight"].to_sparse()}), WeightsError, "without dense data"),
+        (lambda s: s.update({"n0.weight": s["n0.weight"].to("meta")}), WeightsError, "without dense data"),
+        (lambda s: s.update({"n0.weight": s["n0.weight"].tolist()}), WeightsError, "is a list"),
     ],
 )
 def test_weights_that_do_not_do_are_refused(change, error, message):
@@ -206,6 +211,12 @@ def test_weights_that_do_not_do_are_refused(change, error, message):
     change(state)
     with pytest.raises(error, match=message):
         ft.evaluate(ft.derive(NET), state)
+
+
+@pytest.mark.parametrize("model", [None, 3, "model.pt", []])
+def test_what_holds_no_weights_is_refused(model):
+    with pytest.raises(WeightsError, match="torch module or a state dict"):
+        ft.evaluate(ft.derive(NET), model)
 
 
 def test_the_model_of_another_graph_is_refused():

@@ -106,13 +106,17 @@ def test_escaped_labels_hold_no_command_of_their_own(text):
 def test_statements_keep_plain_mathematics_only(text):
     made = labels.prose(f"norm at most ${text}$")
     if f"${text}$" in made:
-        assert set(re.findall(r"\\([A-Za-z]+)", text)) <= set(labels._SAFE_MATH.pattern.replace("\\", "").split("|")) | {
+        assert set(re.findall(r"\\([A-Za-z]+)", text)) <= set(
+            labels._SAFE_MATH.pattern.replace("\\", "").split("|")
+        ) | {
             "frac",
             "tfrac",
         }
 
 
-@pytest.mark.parametrize("text", [r"\input{/etc/passwd}", r"\write18{ls}", "{", "a}b{c", r"\left(", "#1", "a%b", r"\csname x"])
+@pytest.mark.parametrize(
+    "text", [r"\input{/etc/passwd}", r"\write18{ls}", "{", "a}b{c", r"\left(", "#1", "a%b", r"\csname x"]
+)
 def test_what_is_not_plain_mathematics_is_printed(text):
     assert f"${text}$" not in labels.prose(f"norm at most ${text}$")
 
@@ -121,7 +125,9 @@ def test_what_is_not_plain_mathematics_is_printed(text):
 
 ATOMS = st.one_of(
     st.sampled_from([*PLAIN, *FAMILY]),
-    st.sampled_from([sympy.Integer(1), sympy.Integer(2), sympy.Rational(1, 2), sympy.Rational(3, 7), sympy.Rational(0.01)]),
+    st.sampled_from(
+        [sympy.Integer(1), sympy.Integer(2), sympy.Rational(1, 2), sympy.Rational(3, 7), sympy.Rational(0.01)]
+    ),
     st.sampled_from([sympy.Integer(150528), sympy.Rational(13824, 5), sympy.sqrt(3), sympy.pi, sympy.E, sympy.erf(1)]),
 )
 
@@ -141,11 +147,13 @@ def grown(parts):
     )
 
 
-EXPRESSIONS = st.recursive(ATOMS, grown, max_leaves=14)
+EXPRESSIONS = st.recursive(ATOMS, grown, max_leaves=14).filter(lambda e: not e.has(sympy.Abs, sympy.I, sympy.zoo))
 
 
 def numeric(expression, index=None):
-    values = {s: sympy.Float(v) for s, v in VALUES.items()} | {s: sympy.Float(f(index or 2)) for s, f in MEMBERS.items()}
+    values = {s: sympy.Float(v) for s, v in VALUES.items()} | {
+        s: sympy.Float(f(index or 2)) for s, f in MEMBERS.items()
+    }
     return complex(expression.xreplace(values).evalf())
 
 
