@@ -12,11 +12,19 @@ from fimtheory.registry import require_rule
 from fimtheory.rules.parameters import Initial
 
 ELEMENTWISE = (
-    layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU, layers.GELUTanh, layers.SiLU, layers.Mish, layers.Softplus,
-    layers.Tanh, layers.Sigmoid, layers.Hardtanh, layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Softshrink, layers.Tanhshrink, layers.Dropout,
+    *(layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU),
+    *(layers.GELUTanh, layers.SiLU, layers.Mish, layers.Softplus, layers.Tanh, layers.Sigmoid, layers.Hardtanh),
+    *(layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Softshrink, layers.Tanhshrink, layers.Dropout),
     layers.Identity,
-)  # fmt: skip
-IMAGE_LAYERS = (layers.Conv2d, layers.BatchNorm2d, layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d, layers.PatchEmbedding)
+)
+IMAGE_LAYERS = (
+    layers.Conv2d,
+    layers.BatchNorm2d,
+    layers.MaxPool2d,
+    layers.AvgPool2d,
+    layers.AdaptiveAvgPool2d,
+    layers.PatchEmbedding,
+)
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
 REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, layers.Add, layers.Concat, layers.Input}
@@ -61,7 +69,9 @@ def convolution(draw, shape, same=False):
     channels, height, width = shape
     if same:
         kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (1, 3)]))
-        return layers.Conv2d(channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans()))
+        return layers.Conv2d(
+            channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans())
+        )
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (1, 3)]))
     padding = _pair(draw, 0, 2)
     kernel = tuple(
@@ -272,12 +282,15 @@ def weights_for(draw, graph, styles=STYLES, dtype=torch.float64):
     """A state dict of ``graph``: each tensor in a style of its own, or all in one."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     common = draw(st.sampled_from(styles)) if draw(st.booleans()) else None
-    made = {}
+    made, used = {}, {}
     for key, parameter in parameters_of(graph):
-        style = common or draw(st.sampled_from(styles))
+        used[key] = style = common or draw(st.sampled_from(styles))
         made[key] = tensor_in_style(parameter, style, generator).to(
             torch.int64 if parameter.initial is Initial.COUNT else dtype
         )
+        if key.endswith("in_proj_bias") and {style, used[key.replace("bias", "weight")]} != {"normal"}:
+            # biases of keys and values cancel in exact arithmetic; beside smaller weights all that is left is rounding
+            made[key][len(made[key]) // 3 :] = 0.0
     return made
 
 
@@ -348,7 +361,9 @@ def closed_forms(variables=VARIABLES, depth=4):
 
     def grow(inner):
         pairs = st.lists(inner, min_size=2, max_size=3)
-        powers = st.sampled_from([sympy.Integer(k) for k in (-2, -1, 2, 3)] + [sympy.Rational(1, 2), sympy.Rational(-1, 2)])
+        powers = st.sampled_from(
+            [sympy.Integer(k) for k in (-2, -1, 2, 3)] + [sympy.Rational(1, 2), sympy.Rational(-1, 2)]
+        )
         return st.one_of(
             pairs.map(lambda parts: sympy.Add(*parts)),
             pairs.map(lambda parts: sympy.Mul(*parts)),

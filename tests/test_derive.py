@@ -51,7 +51,11 @@ L = layers.Linear
 
 def perceptron():
     graph = build(
-        ("a", L(4, 6), "x"), ("r", layers.ReLU(), "a"), ("b", L(6, 5), "r"), ("g", layers.GELU(), "b"), ("h", L(5, 3), "g")
+        ("a", L(4, 6), "x"),
+        ("r", layers.ReLU(), "a"),
+        ("b", L(6, 5), "r"),
+        ("g", layers.GELU(), "b"),
+        ("h", L(5, 3), "g"),
     )
     gelu = (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi)
     return graph, lambda n, d: d**2 / 4 * (n["a"] * n["b"] * gelu) ** 2
@@ -59,7 +63,11 @@ def perceptron():
 
 def residual():
     graph = build(
-        ("a", L(4, 6), "x"), ("r", layers.ReLU(), "a"), ("b", L(6, 4), "r"), ("s", layers.Add(), "x", "b"), ("h", L(4, 3), "s")
+        ("a", L(4, 6), "x"),
+        ("r", layers.ReLU(), "a"),
+        ("b", L(6, 4), "r"),
+        ("s", layers.Add(), "x", "b"),
+        ("h", L(4, 3), "s"),
     )
     return graph, lambda n, d: d**2 / 4 * (1 + n["a"] * n["b"]) ** 2
 
@@ -331,7 +339,9 @@ def test_one_theorem_for_every_depth(growth):
         tensors = {"weight": weights.state_dict()["h.weight"]}
         values[measured.symbol] = measured_value(mine.kind, Place((member.layer("h"),), (tensors,), (0,), ("h",)))[0]
     assert log10_upper(evaluated(theorem.bound.subs(sizes), values)) == pytest.approx(found.log10, abs=1e-9)
-    assert log10_upper(evaluated(theorem.expected_bound.subs(sizes), values)) == pytest.approx(found.expected_log10, abs=1e-9)
+    assert log10_upper(evaluated(theorem.expected_bound.subs(sizes), values)) == pytest.approx(
+        found.expected_log10, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", ft.families.SYMBOLIC)

@@ -71,7 +71,9 @@ def test_floats_round_up(a, b):
     if top is None:
         assert exact > Fraction(1.7e308)
     else:
-        assert exact <= Fraction(top) <= max(exact * (1 + Fraction(1, 2**50)), Fraction(sys.float_info.min) * bool(exact))
+        assert (
+            exact <= Fraction(top) <= max(exact * (1 + Fraction(1, 2**50)), Fraction(sys.float_info.min) * bool(exact))
+        )
 
 
 @given(FLOATS.filter(bool))
@@ -172,7 +174,9 @@ def test_scaling_the_weights_scales_the_bound():
 
 
 def test_zero_weights_give_zero():
-    found = ft.evaluate(ft.derive(NET), {key: torch.zeros_like(t) for key, t in ft.instantiate(NET).state_dict().items()})
+    found = ft.evaluate(
+        ft.derive(NET), {key: torch.zeros_like(t) for key, t in ft.instantiate(NET).state_dict().items()}
+    )
     assert (found.log10, found.value) == (-math.inf, 0.0)
 
 
@@ -192,7 +196,11 @@ def test_denormal_weights_are_not_taken_for_zero(flush):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda s: s.pop("n0.weight"), WeightsError, r"node n0: the tensor n0\.weight is missing; expected shape \(6, 4\)"),
+        (
+            lambda s: s.pop("n0.weight"),
+            WeightsError,
+            r"node n0: the tensor n0\.weight is missing; expected shape \(6, 4\)",
+        ),
         (lambda s: s.update({"n0.weight": torch.ones(4, 6)}), WeightsError, r"n0\.weight has shape \(4, 6\)"),
         (lambda s: s["n2.weight"].fill_(math.nan), NonFiniteError, "NaN|finite"),
         (lambda s: s["n2.weight"].view(-1)[3:4].fill_(math.inf), NonFiniteError, "infinite|finite"),

@@ -16,7 +16,14 @@ from fimtheory.expressions import MAX_DEPTH, from_json, index_symbol, nonnegativ
 
 n, i = size_symbol("n"), index_symbol("i")
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-EVERY_KIND = (nonnegative("a"), positive("t"), n, nonnegative("w", i), positive("e", i + 1), sympy.Symbol("z", integer=True))
+EVERY_KIND = (
+    nonnegative("a"),
+    positive("t"),
+    n,
+    nonnegative("w", i),
+    positive("e", i + 1),
+    sympy.Symbol("z", integer=True),
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
@@ -150,7 +157,9 @@ TERMS = st.recursive(
         st.just(["Rational", "1", "2"]),
     ),
     lambda inner: st.tuples(
-        st.sampled_from(["Add", "Mul", "Pow", "Max", "Min", "exp", "erf", "sin", "ceiling", "floor", "Tuple", "Product"]),
+        st.sampled_from(
+            ["Add", "Mul", "Pow", "Max", "Min", "exp", "erf", "sin", "ceiling", "floor", "Tuple", "Product"]
+        ),
         st.lists(inner, min_size=1, max_size=4),
     ).map(lambda pair: [pair[0], *pair[1]]),
     max_leaves=8,

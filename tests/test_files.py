@@ -164,7 +164,12 @@ def linear(**changes):
 
 
 def repeat(body, **changes):
-    return {"type": "Repeat", "body": body, "index": {"size": ["Symbol", "i", "positive integer"]}, "count": 3} | changes
+    return {
+        "type": "Repeat",
+        "body": body,
+        "index": {"size": ["Symbol", "i", "positive integer"]},
+        "count": 3,
+    } | changes
 
 
 LAYERS = {

@@ -147,7 +147,16 @@ def test_a_head_that_is_none():
 
 @pytest.mark.parametrize(
     "instance",
-    [("x", ()), ("x", ("Z",)), ("Z", ("A",)), ("x", ("A", "A")), ("x", ("x", "A")), ("x", ("B",)), ("A", ("A",)), ("x", ("A", "C"))],
+    [
+        ("x", ()),
+        ("x", ("Z",)),
+        ("Z", ("A",)),
+        ("x", ("A", "A")),
+        ("x", ("x", "A")),
+        ("x", ("B",)),
+        ("A", ("A",)),
+        ("x", ("A", "C")),
+    ],
 )
 def test_instances_that_are_no_blocks(instance):
     honest = ft.derive(ABC)
@@ -230,9 +239,18 @@ def test_another_rule_another_constant_another_status():
     refused(with_claim(derivation, leaky, status=Status.CERTIFIED), "status")
     refused(with_claim(derivation, leaky, conditions=(Condition("if it rains"),)), "conditions")
     refused(with_claim(derivation, leaky, reference=Reference("gouk2021")), "reference")
-    refused(with_claim(derivation, leaky, measured=(Measured(nonnegative("a_r"), "operator norm", ("r",)),)), "measured")
+    refused(
+        with_claim(derivation, leaky, measured=(Measured(nonnegative("a_r"), "operator norm", ("r",)),)), "measured"
+    )
     assert claim.expression == 3
-    for rule in ("gain[ReLU]", "slopes[LeakyReLU]", "jacobian variance[LeakyReLU]", "shape[LeakyReLU]", "identity", "nothing"):
+    for rule in (
+        "gain[ReLU]",
+        "slopes[LeakyReLU]",
+        "jacobian variance[LeakyReLU]",
+        "shape[LeakyReLU]",
+        "identity",
+        "nothing",
+    ):
 
         def rename(steps, rule=rule):
             steps[leaky] = replace(steps[leaky], rule=rule)
@@ -254,7 +272,9 @@ def test_steps_about_quantities_that_are_no_bounds(quantity):
 
 
 def test_a_dependent_sum_called_orthogonal():
-    graph = build(("q.f", L(4, 4), "x"), ("q.r", layers.ReLU(), "q.f"), ("q.s", layers.Add(), "x", "q.r"), ("h", L(4, 3), "q.s"))
+    graph = build(
+        ("q.f", L(4, 4), "x"), ("q.r", layers.ReLU(), "q.f"), ("q.s", layers.Add(), "x", "q.r"), ("h", L(4, 3), "q.s")
+    )
     derivation = ft.derive(graph)
     at = position_of(derivation, "dependent sum", Quantity.JACOBIAN_VARIANCE)
 
@@ -350,7 +370,9 @@ TOKENS = build(
 def test_temperatures_must_be_positive(temperature):
     derivation = ft.derive(ABC)
     theorem = theorem_of(ABC, derivation.lemmas, sympy.sympify(temperature), "head")
-    refused(replace(derivation, temperature=sympy.sympify(temperature), theorem=theorem), "temperature must be positive")
+    refused(
+        replace(derivation, temperature=sympy.sympify(temperature), theorem=theorem), "temperature must be positive"
+    )
 
 
 def test_assumptions_cannot_be_dropped_or_weakened():
@@ -430,7 +452,11 @@ def family(count=N, slope=3.0):
         "body",
     )
     return ft.LayerGraph(
-        [ft.Node("x", layers.Input((W,))), ft.Node("r", ft.Repeat(body, i, count), ("x",)), ft.Node("h", L(W, 3), ("r",))],
+        [
+            ft.Node("x", layers.Input((W,))),
+            ft.Node("r", ft.Repeat(body, i, count), ("x",)),
+            ft.Node("h", L(W, 3), ("r",)),
+        ],
         "family",
     )
 
@@ -440,7 +466,9 @@ def test_a_repeated_block_has_its_own_count_and_body():
     ft.check(derivation)
     for other in (family(N + 1), family(2 * N), family(5), family(slope=4.0)):
         refused(replace(derivation, graph=other))
-    shorter = derivation.bound.replace(lambda e: isinstance(e, sympy.Product), lambda e: sympy.Product(e.function, (i, 2, N)))
+    shorter = derivation.bound.replace(
+        lambda e: isinstance(e, sympy.Product), lambda e: sympy.Product(e.function, (i, 2, N))
+    )
     assert shorter != derivation.bound
     refused(replace(derivation, theorem=replace(derivation.theorem, bound=shorter)), "bound")
 
@@ -454,7 +482,9 @@ def test_a_repeated_block_is_one_instance():
 
 
 def test_a_repeated_block_cannot_hide_among_others():
-    graph = ft.LayerGraph([*family().nodes[:2], ft.Node("a", layers.ReLU(), ("r",)), ft.Node("h", L(W, 3), ("a",))], "g")
+    graph = ft.LayerGraph(
+        [*family().nodes[:2], ft.Node("a", layers.ReLU(), ("r",)), ft.Node("h", L(W, 3), ("a",))], "g"
+    )
     derivation = ft.derive(graph)
     ft.check(derivation)
     lemma = replace(derivation.lemmas[-1], instances=(Instance("x", ("r", "a")),))
@@ -535,7 +565,13 @@ def test_a_rule_that_grows_is_accepted(own_rules):
 
 @pytest.mark.parametrize(
     "expression",
-    [lambda n: 1 / (1 + n), lambda n: 2 - n, lambda n: n * (3 - n), lambda n: n ** sympy.Symbol("k"), lambda n: sympy.sin(n)],
+    [
+        lambda n: 1 / (1 + n),
+        lambda n: 2 - n,
+        lambda n: n * (3 - n),
+        lambda n: n ** sympy.Symbol("k"),
+        lambda n: sympy.sin(n),
+    ],
 )
 def test_a_rule_that_may_decrease_is_refused(own_rules, expression):
     refused(ft.derive(declare(expression)), "may decrease")
@@ -633,7 +669,9 @@ def test_random_changes_are_refused(number):
 FIELDS = {
     layers.LeakyReLU: lambda rng: layers.LeakyReLU(rng.choice([0.1, 3.0, -2.0])),
     layers.ELU: lambda rng: layers.ELU(rng.choice([0.5, 2.0])),
-    layers.ReLU: lambda rng: rng.choice([layers.Tanh(), layers.Hardswish(), layers.LeakyReLU(5.0), layers.Softmax(0.1)]),
+    layers.ReLU: lambda rng: rng.choice(
+        [layers.Tanh(), layers.Hardswish(), layers.LeakyReLU(5.0), layers.Softmax(0.1)]
+    ),
     layers.Tanh: lambda rng: rng.choice([layers.ReLU(), layers.SiLU()]),
     layers.LayerNorm: lambda rng: rng.choice([layers.Identity(), layers.ELU(4.0)]),
     layers.MaxPool2d: lambda rng: layers.Identity(),

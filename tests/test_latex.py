@@ -49,7 +49,7 @@ TEXTS = st.text(
     st.one_of(
         st.sampled_from("\\{}$&#%_^~<>|\"'`-,. /:;@!?"),
         st.characters(min_codepoint=32, max_codepoint=126),
-        st.sampled_from(labels.NAMED_CHARACTERS + "层жαβ∘​\u202eπ€"),
+        st.sampled_from(labels.NAMED_CHARACTERS + "层жαβ∘\u200b\u202eπ€"),
     ),
     min_size=1,
     max_size=60,
@@ -174,7 +174,7 @@ def balanced(latex):
 
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("slashed", [False, True])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(expression=EXPRESSIONS)
 def test_a_formula_reads_back_as_its_expression(local, slashed, expression):
     printer = Printer(NAMES, {s: k for k, s in enumerate([*PLAIN, *FAMILY])}, local=local, slashed=slashed)
@@ -185,7 +185,7 @@ def test_a_formula_reads_back_as_its_expression(local, slashed, expression):
         assert value(latex, symbols_of(printer)) == pytest.approx(expected.real, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(expression=EXPRESSIONS, before=EXPRESSIONS, count=st.integers(1, 4))
 def test_a_product_over_blocks_reads_back(expression, before, count):
     printer = Printer(NAMES, {s: k for k, s in enumerate([*PLAIN, *FAMILY])})
@@ -214,7 +214,7 @@ def test_a_float_is_printed_as_python_prints_it(x):
     assert value(number(sympy.Rational(x)), {}) == pytest.approx(x, rel=2e-7)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(expression=EXPRESSIONS, line=st.sampled_from([16.0, LINE]))
 def test_names_for_parts_of_a_long_formula_build_on_one_another(expression, line):
     names = Names(ft.derive(ft.families.mlp((4,), inputs=(3,), classes=2)))
@@ -264,21 +264,21 @@ def test_kappa_is_the_largest_slope_of_gelu():
 # ---- widths and rounding ----------------------------------------------------------------------------------------
 
 
-@given(st.floats(-300, 300))
+@given(st.floats(-300, 300, allow_subnormal=False))
 def test_values_round_towards_what_they_claim(log10):
     up, down = (value(scientific(log10, up=u).strip("$"), {}) for u in (True, False))
     assert down * (1 - 1e-8) <= 10**log10 <= up * (1 + 1e-8)
     assert up <= down * 1.011
 
 
-@given(st.floats(-1e6, 1e6))
+@given(st.floats(-1e6, 1e6, allow_subnormal=False))
 def test_logarithms_round_towards_what_they_claim(x):
     up, down = (float(decimals(x, up=u).strip("$")) for u in (True, False))
     assert down - 1e-8 <= x <= up + 1e-8
     assert up - down < 0.0011
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(EXPRESSIONS, EXPRESSIONS)
 def test_a_formula_is_as_wide_as_its_parts(a, b):
     printer = Printer(NAMES, {})

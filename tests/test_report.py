@@ -84,8 +84,6 @@ def test_a_symbolic_family_makes_a_clean_pdf(tmp_path):
 @latexmk
 def test_labels_cannot_break_out(tmp_path):
     derivation = ft.derive(hostile())
-    model = ft.instantiate(ft.families.mlp((6,), inputs=(4,), classes=3), 0)
-    assert model is not None
     pdf = assert_compiles(tex(chapter(derivation)), tmp_path)
     assert not (tmp_path / "pwned").exists()
     if shutil.which("pdftotext") is None:
@@ -277,7 +275,7 @@ def test_a_rule_of_ones_own_is_told_by_its_docstring():
     assert r"Gain of Halve: 1/2 \& no more." in document
     assert r"50\% of a vector\_x is half as long." in document
     assert r"\cite[{thm. \#1}]{my-paper-50}" in document
-    assert r"\bibitem{my-paper-50} \texttt{my-paper-50}: cited by a rule" in document
+    assert r"\bibitem{my-paper-50} \texttt{my-\allowbreak{}paper-\allowbreak{}50}: cited by a rule" in document
     assert "The growth of \\texttt{Halve}" in document
 
 

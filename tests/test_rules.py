@@ -214,7 +214,9 @@ def _extreme_slope(function, level, sign):
 @pytest.mark.parametrize("kind", SMOOTH, ids=lambda k: k.__name__)
 def test_ends_of_smooth_slopes_are_proved_in_interval_arithmetic(kind):
     low, high = (evaluated(end, {}) for end in claim_of(Quantity.SLOPES, kind(), (4,)).expression)
-    tangent = 1e-12 if kind is layers.GELU else 0  # its ends are exact, where no enclosure of positive width can reach them
+    tangent = (
+        1e-12 if kind is layers.GELU else 0
+    )  # its ends are exact, where no enclosure of positive width can reach them
     above = _extreme_slope(SMOOTH[kind], high.upper() + tangent, 1)
     below = _extreme_slope(SMOOTH[kind], (-low).upper() + tangent, -1)
     assert float(high.upper() - above) <= 1e-9
