@@ -135,7 +135,9 @@ def verify(
     seed: Seed = 0,
     device: Device = "auto",
     data: Data = None,
-    n: Annotated[int, typer.Option("--n", help="Use this many inputs of the data.")] = 64,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Use this many inputs of the data; by default at most 64.")
+    ] = None,
     starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
     steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
     as_json: AsJson = False,
@@ -145,7 +147,7 @@ def verify(
 
     made = resolve(target, parse_shape(input_shape), classes)
     model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
+    inputs = _inputs(made, data, n, seed, at_most=64).to(next(model.parameters()))
     verdict = verify_model(model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=True)
     if as_json:
         _print_json(verdict.to_json())
@@ -165,7 +167,9 @@ def report(
     seed: Seed = 0,
     device: Device = "auto",
     data: Data = None,
-    n: Annotated[int, typer.Option("--n", help="Use this many inputs of the data.")] = 64,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Use this many inputs of the data; by default at most 64.")
+    ] = None,
     starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
     steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
@@ -181,7 +185,7 @@ def report(
             chapters.append(derive_bound(each.graph))
             continue
         model = each.model(weights, seed, device)
-        inputs = _inputs(each, data, n, seed).to(next(model.parameters()))
+        inputs = _inputs(each, data, n, seed, at_most=64).to(next(model.parameters()))
         chapters.append(
             verify_model(model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, progress=True)
         )
@@ -245,11 +249,12 @@ def _saved(target: str) -> Any:
     return None
 
 
-def _inputs(target: Target, data: str | None, n: int | None, seed: int) -> Any:
+def _inputs(target: Target, data: str | None, n: int | None, seed: int, at_most: int | None = None) -> Any:
+    """Return ``n`` inputs of the data; without ``n`` all of them, or the first ``at_most``."""
     from fimtheory.data import load_data
 
     shape = tuple(int(size) for size in target.graph.shapes[target.graph.input])
-    return load_data(data or target.default_data, shape, n, seed).inputs
+    return load_data(data or target.default_data, shape, n, seed).inputs[: n or at_most]
 
 
 def main() -> None:

@@ -93,7 +93,10 @@ class Verdict:
                 "rules": dict(self.bound.rules),
             },
             "baseline": {"log10": finite_or_none(self.baseline.log10), "status": self.baseline.status.value},
-            "expected": {"log10": finite_or_none(self.bound.expected_log10), "status": self.bound.expected_status.value},
+            "expected": {
+                "log10": finite_or_none(self.bound.expected_log10),
+                "status": self.bound.expected_status.value,
+            },
             "estimates": {
                 "n": len(found.lam),
                 "max": found.lam.max().item(),

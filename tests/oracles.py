@@ -74,7 +74,7 @@ def norm(matrix):
 
 
 def ascend(module, x, steps, generator):
-    """Ascend log lam by a few gradient steps, or random ones where it is flat; return the best log10 lam and its input."""
+    """Ascend log lam by gradient steps, or random ones where it is flat; return the best log10 lam and its input."""
     function = single(module)
     best = log10_lam(module, x)
     step = 0.3
@@ -125,7 +125,7 @@ def random_networks(graph, seeds):
 
 
 def jacobians(graph, networks, x, nodes):
-    """Dense Jacobians of ``nodes`` with respect to the input, for all stacked networks: (seeds, node size, input size)."""
+    """Dense Jacobians of ``nodes`` by the input, for all stacked networks: (seeds, node size, input size)."""
 
     def values(weights, v):
         found = activations(graph, weights, v)

@@ -100,7 +100,8 @@ def branches():
 def pooled_convolution():
     graph = build(
         ("a", layers.Conv2d(2, 3, (1, 1)), "x"), ("m", layers.MaxPool2d((3, 3), (2, 2), (1, 1)), "a"),
-        ("p", layers.AdaptiveAvgPool2d((1, 1)), "m"), ("f", layers.Flatten(), "p"), ("h", L(3, 4), "f"), shape=(2, 9, 9),
+        ("p", layers.AdaptiveAvgPool2d((1, 1)), "m"), ("f", layers.Flatten(), "p"), ("h", L(3, 4), "f"),
+        shape=(2, 9, 9),
     )  # fmt: skip
     return graph, lambda n, d: d**2 / 4 * n["a"] ** 2 * 4 / 25
 

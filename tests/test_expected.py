@@ -20,7 +20,7 @@ def input_of(graph, scale=1.0):
 
 
 def chain(shape, *made):
-    """Graph of layers one after another; a tuple ("+" or "|", layers...) is a branch added to, or joined with, its input."""
+    """Graph of layers one after another; a tuple ("+" or "|", ...) is a branch added to, or joined with, its input."""
     builder = ft.Builder("chain")
     here = builder.add("x", layers.Input(shape))
 
@@ -89,7 +89,9 @@ UPPER = {
     "strided convolution": chain((2, 5, 5), layers.Conv2d(2, 3, (3, 3), (2, 2), (1, 1)), layers.Flatten()),
     "dilated convolution": chain((1, 7, 7), layers.Conv2d(1, 3, (3, 2), (2, 1), (2, 0), (2, 3)), layers.Flatten()),
     "max pool": chain((2, 4, 4), layers.Conv2d(2, 3, (1, 1)), layers.MaxPool2d((3, 3), (1, 1)), layers.Flatten()),
-    "pools": chain((2, 4, 4), layers.AvgPool2d((3, 3), (1, 1), (1, 1)), layers.AdaptiveAvgPool2d((3, 5)), layers.Flatten()),
+    "pools": chain(
+        (2, 4, 4), layers.AvgPool2d((3, 3), (1, 1), (1, 1)), layers.AdaptiveAvgPool2d((3, 5)), layers.Flatten()
+    ),
     "layer norm": chain((6,), L(6, 5), layers.LayerNorm(5, 0.5), layers.ReLU(), L(5, 3)),
     "relu branch": chain((4,), ("+", L(4, 4), layers.ReLU()), L(4, 3)),
     "gelu branch": chain((4,), ("+", L(4, 4), layers.GELU()), ("+", layers.Tanh()), L(4, 3)),

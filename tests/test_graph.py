@@ -66,7 +66,9 @@ BAD = {
     "a size of zero": ([ft.Node("x", layers.Input((4, 0)))], ShapeError, "node x"),
     "a negative size": ([ft.Node("x", layers.Input((-4,)))], ShapeError, "node x"),
     "a huge size": ([ft.Node("x", layers.Input((10**30,)))], ShapeError, "node x .*10{30}"),
-    "a huge product": ([ft.Node("x", layers.Input((2**40, 2**40))), node("a", layers.Flatten(), "x")], ShapeError, "node a"),
+    "a huge product": (
+        [ft.Node("x", layers.Input((2**40, 2**40))), node("a", layers.Flatten(), "x")], ShapeError, "node a",
+    ),
     "a fraction": ([ft.Node("x", layers.Input((4.0,)))], ShapeError, "node x"),
     "a truth value": ([ft.Node("x", layers.Input((True,)))], ShapeError, "node x"),
     "a rational": ([ft.Node("x", layers.Input((sympy.Rational(3, 2),)))], ShapeError, "node x"),

@@ -647,7 +647,8 @@ def equivalent(value, other):
     return derivation_from_json(value) == derivation_from_json(other)
 
 
-MUTATED = [SERIES, TOKENS, IMAGE, family(), build(*residual_block(1, "x", L(4, 4)), *residual_block(2, "b1.s", L(4, 4)), ("h", L(4, 3), "b2.s"))]  # fmt: skip
+RESIDUALS = build(*residual_block(1, "x", L(4, 4)), *residual_block(2, "b1.s", L(4, 4)), ("h", L(4, 3), "b2.s"))
+MUTATED = [SERIES, TOKENS, IMAGE, family(), RESIDUALS]
 
 
 @pytest.mark.parametrize("number", range(len(MUTATED)))

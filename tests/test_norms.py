@@ -29,8 +29,9 @@ def test_dense_bounds_the_exact_norm(rows, columns, kind, seed, flush):
     matrix = weights(kind, (rows, columns), seed)
     with flushing(flush):
         upper = certified(matrix)
-    assert bounds_exactly(upper, rational(matrix))
-    assert (upper == 0.0) == (not matrix.view(torch.int64).any())
+    exact = rational(matrix)
+    assert bounds_exactly(upper, exact)
+    assert (upper == 0.0) == (not any(map(any, exact)))
 
 
 @EXACT
@@ -186,7 +187,7 @@ def test_scaled_rows_hold_what_they_claim(rows, columns, kind, seed, scaled):
     matrix, scale = weights(kind, (rows, columns), seed), weights("normal", (rows,), seed + 1)
     made = scaling.scale_rows(matrix, (scale, 0.0) if scaled else None, "matrix")
     if made.values is None:
-        assert not matrix.view(torch.int64).any()
+        assert not any(map(any, rational(matrix)))
         return
     unit = fmpq(2) ** made.exponent
     factors = rational(scale) if scaled else [fmpq(1)] * rows
@@ -275,6 +276,15 @@ def test_vector_bounds_the_exact_norm(size, kind, seed, flush):
         assert upper <= max(SMALLEST_NORMAL if largest else 0.0, truth * (1 + 1e-13))
 
 
+@pytest.mark.parametrize("size", [1, 30, 3000])
+def test_vector_covers_the_rounding_of_its_sum(size):
+    """The margin above the computed norm is at least the error gamma_n / 2 that a sum of n squares may have."""
+    v = weights("normal", (1, size), 0)
+    computed = float(torch.linalg.vector_norm(v))
+    assert norms.vector(v).upper >= computed * (1 + size * 2.0**-53 / 2)
+    assert matrices.frobenius(v[None]) > computed * (1 + size * 2.0**-53 / 2)
+
+
 @EXACT
 @given(st.lists(st.floats(1e-300, 1e307, allow_subnormal=False) | st.just(0.0), min_size=1, max_size=6))
 def test_stacked_bounds_the_root_of_the_sum_of_squares(values):
@@ -283,6 +293,13 @@ def test_stacked_bounds_the_root_of_the_sum_of_squares(values):
         total = sum((fraction(v) ** 2 for v in values), fmpq(0))
         assert fraction(upper) ** 2 >= total
         assert fraction(upper) <= max(fraction(SMALLEST_NORMAL), fraction(1 + 1e-14) * fraction(root_above(total)))
+
+
+def test_stacked_rounds_outward_even_for_tiny_differences():
+    for k in range(1, 200):
+        values = [1.0, 2.0**-26 * k, 0.1 * k]
+        upper = norms.stacked([norms.CertifiedNorm(v, "given") for v in values]).upper
+        assert fraction(upper) ** 2 >= sum((fraction(v) ** 2 for v in values), fmpq(0))
 
 
 def root_above(total):

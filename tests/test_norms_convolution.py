@@ -214,6 +214,18 @@ def test_wide_dilations_drop_the_taps_that_only_meet_padding(monkeypatch):
     assert norm.upper == pytest.approx(norm_of(kernel[:, :, 1, 1]), rel=1e-7)
 
 
+@pytest.mark.parametrize("n", [7, 8, 9, 10])
+def test_torus_holds_the_largest_class_of_a_dilated_convolution(monkeypatch, n):
+    """Of the three classes of outputs modulo the dilation, the first has one more output where 3 does not divide n."""
+    by_symbol(monkeypatch)
+    kernel = weights("normal", (2, 2, 1, 2), 0)
+    outputs = n - 3
+    norm = norms.convolution(kernel, (1, n), dilation=(1, 3))
+    largest = -(-outputs // 3)
+    assert norm.method == (f"torus 1x{largest + 1}" if largest > 1 else "reshaped kernel")
+    assert norm.upper >= norm_of(convolution_matrix(kernel, (1, n), dilation=(1, 3))) * BELOW
+
+
 def test_a_convolution_that_reads_padding_only_is_zero():
     assert norms.convolution(torch.ones(1, 1, 1, 2), (1, 1), stride=(1, 2), padding=(0, 5), dilation=(1, 10)).upper == 0
 

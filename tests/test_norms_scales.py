@@ -215,6 +215,15 @@ def test_row_diameter_is_tight_beside_a_large_common_part():
     assert truth * (1 - 1e-13) <= norms.row_diameter(matrix).upper <= truth * (1 + 1e-12)
 
 
+def test_row_diameter_covers_its_own_rounding():
+    """The margin above the computed distance is at least the error of an inner product of 50 terms."""
+    for seed in range(100):
+        matrix = weights("normal", (2, 50), seed)
+        upper = norms.row_diameter(matrix).upper
+        assert fraction(upper) ** 2 >= squared_diameter(rational(matrix))
+        assert upper >= float((matrix[0] - matrix[1]).norm()) * (1 + 50 * 2.0**-53)
+
+
 def test_row_diameter_of_equal_rows_is_zero():
     assert norms.row_diameter(torch.full((3, 4), 0.1)).upper == 0.0
     assert norms.row_diameter(torch.zeros(2, 1)).upper == 0.0

@@ -59,6 +59,19 @@ def complaints(log):
     return found + [w for w in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log) if float(w) > 5]
 
 
+def loose_ends(document):
+    """References to labels and works that are not there."""
+    key = re.search(r"factref\}\[1\]\{Fact~\\ref\{(.*?):fact:", document)[1]
+    refs = {
+        *re.findall(r"\\ref\{([^#}]*)\}", document),
+        *(f"{key}:fact:{f}" for f in re.findall(r"\\factref\{([^#}]*)\}", document)),
+    }
+    cites = set(re.findall(r"\\cite(?:\[\{.*?\}\]|\[.*?\])?\{(.*?)\}", document))
+    labels, works = re.findall(r"\\label\{(.*?)\}", document), re.findall(r"\\bibitem\{(.*?)\}", document)
+    twice = [name for name in (*labels, *works) if (*labels, *works).count(name) > 1]
+    return (refs - set(labels)) | (cites - set(works)) | set(twice)
+
+
 def assert_compiles(document, tmp_path):
     pdf = typeset(document, tmp_path)
     log = (tmp_path / "report.log").read_text(encoding="utf-8", errors="replace")
@@ -155,6 +168,17 @@ def test_every_step_is_told_once(graph):
     document = tex(made)
     numbers = re.findall(r"\\item\[\(\$.*?\$\.(\d+)(?:--(\d+))?\)\]", document)
     assert sum(1 if last == "" else 2 for _, last in numbers) == len(derivation.steps)
+    assert not loose_ends(document)
+
+
+@pytest.mark.parametrize("build", [lambda g, x: x, lambda g, x: g.add("fc", layers.Linear(3, 2), x)])
+def test_a_network_without_blocks_needs_no_lemma(build):
+    g = ft.Builder("short")
+    build(g, g.add("x", layers.Input((3,))))
+    document = tex(chapter(ft.derive(g.graph())))
+    assert "needs no lemma" in document
+    assert r"\item" not in document.split("Facts about layers")[1]
+    assert not loose_ends(document)
 
 
 def test_the_theorem_says_what_it_assumes():
