@@ -274,7 +274,20 @@ def _classifier(draw, g, here):
 
 # ---- weights ----------------------------------------------------------------------------------------------------
 
-STYLES = ("normal", "rank one", "orthogonal", "zero", "ones", "signs", "single", "large", "tiny", "denormal", "huge")
+STYLES = (
+    "normal",
+    "identity",
+    "rank one",
+    "orthogonal",
+    "zero",
+    "ones",
+    "signs",
+    "single",
+    "large",
+    "tiny",
+    "denormal",
+    "huge",
+)
 
 
 @st.composite
@@ -324,6 +337,13 @@ def tensor_in_style(parameter, style, generator):
         case "orthogonal":
             made = torch.linalg.qr(normal(max(flat), min(flat))).Q
             made = made if made.shape == flat else made.T
+        case "identity":  # where most bounds are attained
+            made = torch.zeros(shape)
+            if len(shape) == 1:
+                made += parameter.initial in (Initial.ONE, Initial.SLOPE)
+            elif shape:
+                rows = torch.arange(shape[0])
+                made[(rows, rows % shape[1], *(k // 2 for k in shape[2:]))] = 1.0
         case "zero":
             made = torch.zeros(flat)
         case "ones":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
@@ -299,16 +300,12 @@ EVERYWHERE = list(places(WRITTEN))
 @given(st.sampled_from(EVERYWHERE), JUNK)
 def test_junk_anywhere_in_a_derivation_is_a_clear_error_or_harmless(path, junk):
     """Reading and checking may raise FimTheoryError and nothing else."""
-    try:
+    with contextlib.suppress(FimTheoryError):
         ft.check(derivation_from_json(replaced(WRITTEN, path, junk)))
-    except FimTheoryError as error:
-        assert str(error)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
 @given(st.sampled_from(list(places(WRITTEN["graph"]))), JUNK)
 def test_junk_anywhere_in_a_graph_is_a_clear_error_or_harmless(path, junk):
-    try:
+    with contextlib.suppress(FimTheoryError):
         ft.derive(graph_from_json(replaced(WRITTEN["graph"], path, junk)))
-    except FimTheoryError as error:
-        assert str(error)

@@ -449,6 +449,29 @@ def test_attention_gain_is_nearly_sharp():
     assert 0.7 * gain < truth <= gain
 
 
+def test_attention_gain_is_nearly_attained_by_two_opposite_tokens():
+    """x = +-w and logits that swap w with a normal z: both parts of the gain are attained by one perturbation."""
+    layer = layers.MultiHeadSelfAttention(2, 1, bias=False)
+    eye = torch.eye(2, dtype=torch.float64)
+    swap = 10 * math.sqrt(2) * torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    tensors = {"in_proj_weight": torch.cat([swap, eye, eye]), "out_proj.weight": eye}
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    truth, gain = attention_truth(layer, tensors, x), attention_gain(layer, 2, tensors, 1.0)
+    assert truth == pytest.approx(20)
+    assert 0.93 * gain < truth <= gain
+
+
+def test_attention_gain_grows_with_the_tokens_that_look_at_one():
+    """49 tokens look at their opposite: the largest column sum of the attention matrix is what the gain allows."""
+    layer = layers.MultiHeadSelfAttention(2, 1, bias=False)
+    eye = torch.eye(2, dtype=torch.float64)
+    tensors = {"in_proj_weight": torch.cat([-2 * math.sqrt(2) * eye, eye, eye]), "out_proj.weight": eye}
+    x = torch.tensor([[-1.0, 0.0]], dtype=torch.float64).repeat(50, 1)
+    x[0, 0] = 1.0
+    truth, gain = attention_truth(layer, tensors, x), attention_gain(layer, 50, tensors, 1.0)
+    assert 0.75 * gain < truth <= gain
+
+
 def test_attention_gain_holds_where_it_is_tight():
     """Equal tokens and no logits: every output is the mean value, and the gain is that of one column of P."""
     layer = layers.MultiHeadSelfAttention(2, 1, bias=False)

@@ -157,9 +157,10 @@ def attack_drawn(data, steps):
     weights = data.draw(weights_for(graph))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
     derivation, bound, module = attack(graph, weights, steps, generator)
-    x = inputs_of(graph, generator)[0]
-    if usable(module, x):
-        check_steps(graph, weights, derivation, bound, x)
+    random, *_, constant = inputs_of(graph, generator)
+    for x in (random, constant):
+        if usable(module, x):
+            check_steps(graph, weights, derivation, bound, x)
 
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example]

@@ -67,7 +67,7 @@ class Chapter:
     stem: str
     key: str
     name: str
-    nodes: int
+    layers: int
     steps: int
     input_shape: str
     temperature: str
@@ -108,7 +108,7 @@ def chapter(
         file_stem(graph.name),
         label_key(graph.name),
         typewriter(graph.name),
-        len(graph),
+        len(graph) - 1,
         len(derivation.steps),
         r" \times ".join(printer.doprint(size) for size in graph.shapes[graph.input]),
         printer.doprint(derivation.temperature),
