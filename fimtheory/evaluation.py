@@ -274,7 +274,7 @@ def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> 
     found = {}
     for parameter in rule.function(Site((layer,), (node,), graph.input_shapes(node), graph.shapes[node])):
         key = f"{node}.{parameter.name}" if parameter.name else node
-        tensor = tensors.get(key)
+        tensor: Any = tensors.get(key)
         wrong = _wrong_with(tensor, parameter)
         if wrong is not None:
             raise WeightsError(f"node {node}: the tensor {key} {wrong}; expected shape {tuple(parameter.shape)}")
