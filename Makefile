@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/fimtheory report $(DEMO) --out build
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.linted
 	$(BIN)/ruff check .
