@@ -257,7 +257,7 @@ def test_contributions_of_the_blocks_add_up_to_the_bound(verdict):
 
 
 def test_every_reference_is_in_the_bibliography():
-    for rule in ft.rules():
+    for rule in (r for r in ft.rules() if r.function.__module__.startswith("fimtheory.")):
         assert rule.reference.key in BIBLIOGRAPHY, f"{rule.name} refers to {rule.reference.key}"
     sources = [*Path(reporting.__file__).parent.rglob("*.py"), *Path(reporting.__file__).parent.rglob("templates/*")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources if path.name != "bibliography.py")
