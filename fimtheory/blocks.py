@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy
 
 from fimtheory import inference
-from fimtheory.claims import Claim, Quantity
+from fimtheory.claims import VALUE_BOUNDS, Claim, Quantity
 from fimtheory.derivation import Step
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Add, Concat
@@ -80,8 +80,11 @@ class BlockSteps:
         return longest
 
     def _bound(self, quantity: Quantity, node: str) -> int:
-        if isinstance(self._body.layer(node), Add | Concat) or len(self._body.inputs(node)) > 1:
+        layer = self._body.layer(node)
+        if isinstance(layer, Add | Concat):
             return self._join(quantity, node)
+        if type(layer).arity != 1:
+            return self._joint_step(quantity, node)
         run = self._run_ending_at(node, quantity)
         source = self._body.inputs(run[0])[0]
         own = self._layer_step(quantity, run)
@@ -94,7 +97,7 @@ class BlockSteps:
         layers = tuple(self._body.layer(m) for m in run)
         found = find_rule(tuple(type(each) for each in layers), quantity) or require_rule(layers[0], quantity, run[0])
         (source,) = self._body.inputs(run[0])
-        premises = tuple(self._premise(need, source) for need in found.needs)
+        premises = tuple(self._premise(need.quantity, source) for need in found.needs)
         site = Site(
             layers=layers,
             nodes=run,
@@ -106,25 +109,48 @@ class BlockSteps:
             premises=tuple(self.steps[p].name for p in premises),
             token_variance=self._token_variance,
         )
-        start = run[-1] if quantity is Quantity.TOKEN_NORM else source
+        start = run[-1] if quantity in VALUE_BOUNDS else source
         return self._append(quantity, start, run[-1], found.name, premises, found.function(site), layer=True)
+
+    def _joint_step(self, quantity: Quantity, node: str) -> int:
+        """Append the step that applies the rule of a layer with several inputs."""
+        layer, sources = self._body.layer(node), self._body.inputs(node)
+        found = require_rule(layer, quantity, node)
+        gains = self._of_inputs(quantity, node)
+        values = tuple(self._premise(need.quantity, sources[need.slot]) for need in found.needs)
+        site = Site(
+            layers=(layer,),
+            nodes=(node,),
+            inputs=self._body.input_shapes(node),
+            output=self._body.shapes[node],
+            letter=self._letter,
+            index=self._index,
+            premises=tuple(self.steps[p].name for p in values),
+            gains=tuple(self.steps[p].name for p in gains),
+            token_variance=self._token_variance,
+        )
+        return self._append(quantity, self._entry, node, found.name, (*gains, *values), found.function(site))
 
     def _premise(self, need: Quantity, node: str) -> int:
         """Return the position of a step that bounds ``need`` at ``node``, by rule or else by assumption."""
         if (need, node, node) not in self._found:
             kind = type(self._body.layer(node))
-            if node != self._body.input and find_rule((kind,), need) is not None:
+            if node != self._body.input and kind.arity == 1 and find_rule((kind,), need) is not None:
                 self._found[need, node, node] = self._layer_step(need, (node,))
             else:
-                claim = inference.assumed_token_norm(self._letter, self._index, node)
+                claim = inference.assumed(need, self._letter, self._index, node)
                 self._found[need, node, node] = self._append(need, node, node, "assumption", (), claim, layer=True)
         return self._found[need, node, node]
 
-    def _join(self, quantity: Quantity, node: str) -> int:
-        premises = tuple(
+    def _of_inputs(self, quantity: Quantity, node: str) -> tuple[int, ...]:
+        """Positions of the steps that bound ``quantity`` from the region's entry to each input of ``node``."""
+        return tuple(
             self._identity(quantity) if source == self._entry else self._found[quantity, self._entry, source]
             for source in self._body.inputs(node)
         )
+
+    def _join(self, quantity: Quantity, node: str) -> int:
+        premises = self._of_inputs(quantity, node)
         rule = inference.join_rule(self._body, self._flips, quantity, node)
         return self._compose(quantity, node, rule, premises)
 

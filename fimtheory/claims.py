@@ -11,7 +11,7 @@ from typing import final
 
 import sympy
 
-__all__ = ["Claim", "Condition", "Measured", "Quantity", "Reference", "Relation", "Status"]
+__all__ = ["VALUE_BOUNDS", "Claim", "Condition", "Measured", "Quantity", "Reference", "Relation", "Status"]
 
 
 class Status(enum.StrEnum):
@@ -47,12 +47,20 @@ class Quantity(enum.StrEnum):
     """Lipschitz constant, l2 to l2."""
     SLOPES = "slopes"
     """Interval that contains every derivative of an elementwise layer."""
+    ENTRY_BOUND = "entry bound"
+    """Largest absolute value of an output entry."""
     TOKEN_NORM = "token norm"
-    """Largest l2 norm of one output token (a row of the output)."""
+    """Largest l2 norm of one output token (a vector along the last dimension)."""
+    NORM_BOUND = "norm bound"
+    """Largest l2 norm of the whole output."""
     JACOBIAN_VARIANCE = "jacobian variance"
     """Factor by which E||J||_F^2 grows, the mean being over random weights."""
     SYMMETRY = "symmetry"
     """Whether the output changes sign with the layer's random weights or with its input."""
+
+
+VALUE_BOUNDS = frozenset({Quantity.ENTRY_BOUND, Quantity.TOKEN_NORM, Quantity.NORM_BOUND})
+"""Quantities that bound a node's value, not its derivative, on the theorem's domain."""
 
 
 class Relation(enum.StrEnum):

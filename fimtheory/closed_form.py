@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 
 from fimtheory import inference
-from fimtheory.claims import Claim, Condition, Measured, Quantity, Status
+from fimtheory.claims import VALUE_BOUNDS, Claim, Condition, Measured, Quantity, Status
 from fimtheory.derivation import Lemma, Step, Theorem, body_of
 from fimtheory.expressions import nonnegative
 from fimtheory.graph import LayerGraph
@@ -32,7 +32,7 @@ def conclusion(steps: Sequence[Step], position: int) -> tuple[sympy.Expr, Defini
     kept: Definitions = {}
     for step in steps[: position + 1]:
         expression: Any = step.claim.expression.xreplace(written)
-        long = step.quantity is Quantity.TOKEN_NORM or expression.count_ops() > MAX_OPERATIONS
+        long = step.quantity in VALUE_BOUNDS or expression.count_ops() > MAX_OPERATIONS
         if long and step is not steps[position]:
             kept[step.name] = expression
         else:
@@ -56,30 +56,31 @@ def theorem_of(graph: LayerGraph, lemmas: Sequence[Lemma], temperature: sympy.Ex
     for lemma in lemmas:
         _, index, count = body_of(graph, lemma)
         gain, named = conclusion(lemma.steps, lemma.gain)
-        factor, also_named = conclusion(lemma.steps, lemma.variance)
-        definitions |= named | also_named
+        definitions |= named
         gains.append(inference.repeated(gain**2, index, count))
-        factors.append(inference.repeated(factor, index, count))
+        if lemma.variance is not None:
+            factor, named = conclusion(lemma.steps, lemma.variance)
+            definitions |= named
+            factors.append(inference.repeated(factor, index, count))
+    in_the_mean = len(factors) == len(gains)
+    expected = None
     if head == "head":
         diameter, growth = head_symbols(graph)
-        measured: tuple[Measured, ...] = (diameter, growth)
+        measured = (diameter, growth) if in_the_mean else (diameter,)
         bound = inference.worst_case_head(diameter.symbol, gains, temperature)
-        expected = inference.expected_head(growth.symbol, factors, dimension, classes, temperature)
+        if in_the_mean:
+            expected = inference.expected_head(growth.symbol, factors, dimension, classes, temperature)
     else:
         measured = ()
         bound = inference.worst_case_softmax(gains, temperature)
-        expected = inference.expected_softmax(factors, dimension, temperature)
-    claims = {q: _support(lemmas, q) for q in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE)}
-    heuristic = any(c.status is Status.HEURISTIC for c in claims[Quantity.JACOBIAN_VARIANCE])
+        if in_the_mean:
+            expected = inference.expected_softmax(factors, dimension, temperature)
+    growths = _support(lemmas, Quantity.JACOBIAN_VARIANCE) if in_the_mean else []
+    heuristic = any(claim.status is Status.HEURISTIC for claim in growths)
+    status = None if expected is None else Status.HEURISTIC if heuristic else Status.EXPECTED
+    worst = _conditions(_support(lemmas, Quantity.GAIN))
     return Theorem(
-        head,
-        measured,
-        bound,
-        expected,
-        Status.HEURISTIC if heuristic else Status.EXPECTED,
-        _conditions(claims[Quantity.GAIN]),
-        _conditions(claims[Quantity.JACOBIAN_VARIANCE]),
-        tuple(definitions.items()),
+        head, measured, bound, expected, status, worst, _conditions(growths), tuple(definitions.items())
     )
 
 
@@ -100,7 +101,8 @@ def _support(lemmas: Sequence[Lemma], quantity: Quantity) -> list[Claim]:
     found: list[Claim] = []
     for lemma in lemmas:
         needed: set[int] = set()
-        pending = [lemma.gain if quantity is Quantity.GAIN else lemma.variance]
+        conclusions = (lemma.gain if quantity is Quantity.GAIN else lemma.variance,)
+        pending = [position for position in conclusions if position is not None]
         while pending:
             position = pending.pop()
             if position not in needed:

@@ -17,6 +17,7 @@ import sympy
 from fimtheory.claims import Claim, Condition, Measured, Quantity, Status
 from fimtheory.expressions import index_symbol
 from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.regions import without_variance
 
 if TYPE_CHECKING:
     from fimtheory.layers import Size
@@ -59,7 +60,8 @@ class Instance:
 class Lemma:
     """Bounds on the gain and on the Jacobian's growth of a block.
 
-    ``gain`` and ``variance`` are the positions of the two concluding steps.  With several instances, names carry
+    ``gain`` and ``variance`` are the positions of the two concluding steps; the second is None where the theorem has
+    no expected bound.  With several instances, names carry
     the index ``i`` = 1, ..., count.  A lemma about a ``Repeat`` node has that node as its one instance.
     """
 
@@ -67,7 +69,7 @@ class Lemma:
     title: str
     steps: tuple[Step, ...]
     gain: int
-    variance: int
+    variance: int | None
     instances: tuple[Instance, ...]
 
     def named(self, name: sympy.Expr) -> Step:
@@ -80,6 +82,7 @@ class Lemma:
 class Theorem:
     """The conclusion: lam <= bound for every input, and E lam <= expected over random weights.
 
+    ``expected`` and its status are None where a layer has no rule for the growth of the Jacobian.
     ``head`` is the inference rule used for the logits, "head" or "softmax"; ``measured`` the symbols it introduces.
     ``definitions`` holds the names that the two closed forms keep instead of writing them out.
     """
@@ -87,8 +90,8 @@ class Theorem:
     head: str
     measured: tuple[Measured, ...]
     bound: sympy.Expr
-    expected: sympy.Expr
-    expected_status: Status
+    expected: sympy.Expr | None
+    expected_status: Status | None
     assumptions: tuple[Condition, ...]
     expected_assumptions: tuple[Condition, ...]
     definitions: tuple[tuple[sympy.Expr, sympy.Expr], ...] = ()
@@ -121,9 +124,14 @@ class Derivation:
         return self.theorem.bound
 
     @property
-    def expected_bound(self) -> sympy.Expr:
-        """The bound on E lam over random weights as a closed form."""
+    def expected_bound(self) -> sympy.Expr | None:
+        """The bound on E lam over random weights as a closed form; None where ``without_variance`` names a layer."""
         return self.theorem.expected
+
+    @property
+    def without_variance(self) -> tuple[str, ...]:
+        """Layer types of the graph without a rule for the growth of the Jacobian over random weights."""
+        return without_variance(self.graph)
 
     @property
     def assumptions(self) -> tuple[Condition, ...]:

@@ -13,7 +13,7 @@ from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import INDEX, Derivation, Instance, Lemma
 from fimtheory.errors import AssumptionError, FimTheoryError, GraphError
 from fimtheory.graph import LayerGraph, Repeat
-from fimtheory.regions import Region, head_of, regions
+from fimtheory.regions import Region, head_of, regions, without_variance
 
 __all__ = ["baseline", "derive"]
 
@@ -37,7 +37,7 @@ def derive(graph: LayerGraph, *, temperature: Number = 1, token_variance: Number
     -------
     Derivation
         ``.bound`` (worst case over inputs) and ``.expected_bound`` (mean over random weights) in closed form, with
-        lemmas and steps.
+        lemmas and steps.  There is no expected bound (None) where ``.without_variance`` names a layer type.
 
     Raises
     ------
@@ -63,21 +63,23 @@ def _derive(
         raise GraphError(f"derive takes a LayerGraph, got {type(graph).__name__}")
     graph.require_classifier()
     told = regions(graph)
+    quantities = (Quantity.GAIN,) if without_variance(graph) else (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE)
     head = head_of(graph)
     if head is not None and not use_head:
         told.append(Region(graph.inputs(head)[0], (head,), graph[head].block or "head"))
     lemmas: list[Lemma] = []
-    for (group, index, body), letter in zip(_kinds(graph, told, floor, fold), _letters(), strict=False):
+    for (group, index, body), letter in zip(_kinds(graph, told, floor, fold, quantities), _letters(), strict=False):
         block = BlockSteps(body, letter, index, floor, fold=fold)
-        gain, variance = block.conclude(Quantity.GAIN), block.conclude(Quantity.JACOBIAN_VARIANCE)
+        gain, *variance = [block.conclude(quantity) for quantity in quantities]
         instances = tuple(Instance(r.entry, r.members) for r in group)
-        lemmas.append(Lemma(letter, _title(graph, group), tuple(block.steps), gain, variance, instances))
+        steps, growth = tuple(block.steps), variance[0] if variance else None
+        lemmas.append(Lemma(letter, _title(graph, group), steps, gain, growth, instances))
     rule = "head" if head is not None and use_head else "softmax"
     return Derivation(graph, tau, floor, tuple(lemmas), theorem_of(graph, lemmas, tau, rule))
 
 
 def _kinds(
-    graph: LayerGraph, told: list[Region], floor: sympy.Expr | None, fold: bool
+    graph: LayerGraph, told: list[Region], floor: sympy.Expr | None, fold: bool, quantities: tuple[Quantity, ...]
 ) -> Iterator[tuple[list[Region], sympy.Symbol | None, LayerGraph]]:
     """Group the regions about which the same lemma can be proved, keeping the order of first appearance."""
     groups: dict[Any, list[Region]] = {}
@@ -85,7 +87,7 @@ def _kinds(
     for region in told:
         config = _configuration(graph, region)
         if config not in kinds:
-            kinds[config] = _structure(graph, region, floor, fold)
+            kinds[config] = _structure(graph, region, floor, fold, quantities)
         groups.setdefault(kinds[config], []).append(region)
     for group in groups.values():
         first = group[0]
@@ -104,25 +106,29 @@ def _configuration(graph: LayerGraph, region: Region) -> Any:
     )
 
 
-def _structure(graph: LayerGraph, region: Region, floor: sympy.Expr | None, fold: bool) -> Any:
+def _structure(
+    graph: LayerGraph, region: Region, floor: sympy.Expr | None, fold: bool, quantities: tuple[Quantity, ...]
+) -> Any:
     """What a lemma about the region says, with nodes named by position; sizes matter only where the claims do."""
     layer = graph.layer(region.members[0])
     if isinstance(layer, Repeat):
         return region
     body = graph.fragment(region.entry, region.members, tuple(str(k) for k in range(len(region.members))))
     try:
-        block = _concluded(body, floor, fold)
+        block = _concluded(body, floor, fold, quantities)
     except FimTheoryError:
         if "x" not in region.members:  # the same again, for a message with the nodes' names
-            _concluded(graph.fragment(region.entry, region.members, region.members), floor, fold)
+            _concluded(graph.fragment(region.entry, region.members, region.members), floor, fold, quantities)
         raise
     return tuple(type(graph.layer(m)) for m in region.members), tuple(block.steps)
 
 
-def _concluded(body: LayerGraph, floor: sympy.Expr | None, fold: bool) -> BlockSteps:
+def _concluded(
+    body: LayerGraph, floor: sympy.Expr | None, fold: bool, quantities: tuple[Quantity, ...]
+) -> BlockSteps:
     block = BlockSteps(body, "", INDEX, floor, fold=fold)
-    block.conclude(Quantity.GAIN)
-    block.conclude(Quantity.JACOBIAN_VARIANCE)
+    for quantity in quantities:
+        block.conclude(quantity)
     return block
 
 

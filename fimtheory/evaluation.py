@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import sympy
@@ -19,12 +20,12 @@ from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
 from fimtheory.claims import Measured, Quantity, Status
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
+from fimtheory.ensemble import Initial, Parameter
 from fimtheory.errors import GraphError, SymbolicSizeError, WeightsError
 from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule
 from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Site, find_measure, require_rule
-from fimtheory.rules.parameters import Initial, Parameter
 from fimtheory.weights import FLOATS
 
 __all__ = ["Evaluation", "Row", "evaluate"]
@@ -69,7 +70,8 @@ class Evaluation:
         The worst-case bound: at least lam(x) for every x on the theorem's domain; certified.  ``value`` is None
         beyond the range of floats.
     expected_log10, expected_value, expected_status
-        The bound on E lam over random weights of the ensemble of ``fimtheory.instantiate`` (not these weights).
+        The bound on E lam over random weights of the ensemble of ``fimtheory.instantiate`` (not these weights); None
+        where the theorem has none.
     rows
         Steps of the worst-case bound, block by block.
     rules
@@ -81,12 +83,18 @@ class Evaluation:
     log10: float
     value: float | None
     status: Status
-    expected_log10: float
+    expected_log10: float | None
     expected_value: float | None
-    expected_status: Status
-    rows: tuple[Row, ...]
-    rules: Mapping[str, int]
+    expected_status: Status | None
+    rows: tuple[Row, ...] = field(repr=False)
+    rules: Mapping[str, int] = field(repr=False)
     seconds: float
+
+    def expected_json(self) -> dict[str, float | str | None]:
+        """Return the expected bound as a JSON value: null where the theorem has none or the number is infinite."""
+        log10, status = self.expected_log10, self.expected_status
+        finite = log10 is not None and math.isfinite(log10)
+        return {"log10": log10 if finite else None, "status": None if status is None else status.value}
 
 
 def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *, progress: bool = False) -> Evaluation:
@@ -132,7 +140,8 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         values = numbers.step_values(lemma, k)
         rows += _rows(numbers, lemma, k, values)
         gains.append(values[lemma.gain] ** 2)
-        factors.append(values[lemma.variance])
+        if lemma.variance is not None:
+            factors.append(values[lemma.variance])
     bound, expected = numbers.conclude(gains, factors)
     if derivation.theorem.head == "head":
         rows.append(_head_row(numbers, derivation, bound, gains))
@@ -142,8 +151,8 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         log10_upper(bound),
         upper_float(bound),
         Status.CERTIFIED,
-        log10_upper(expected),
-        upper_float(expected),
+        None if expected is None else log10_upper(expected),
+        None if expected is None else upper_float(expected),
         derivation.theorem.expected_status,
         tuple(rows),
         dict(used),
@@ -202,19 +211,20 @@ class _Numbers:
             values[step.name] = evaluated(step.claim.expression, values).abs_upper()
         return [values[step.name] for step in lemma.steps]
 
-    def conclude(self, gains: list[arb], factors: list[arb]) -> tuple[arb, arb]:
-        """Upper values of the worst-case and of the expected bound."""
+    def conclude(self, gains: list[arb], factors: list[arb]) -> tuple[arb, arb | None]:
+        """Upper values of the worst-case and of the expected bound, where the theorem has one."""
         theorem, tau = self.derivation.theorem, self.derivation.temperature
         dimension, classes = self._graph.require_classifier()
         values = {m.symbol: self._found[m.kind, m.nodes][0] for m in theorem.measured}
         if theorem.head == "head":
-            diameter, growth = (m.symbol for m in theorem.measured)
+            diameter, *growth = (m.symbol for m in theorem.measured)
             bound = inference.worst_case_head(diameter, (), tau)
-            expected = inference.expected_head(growth, (), dimension, classes, tau)
+            means = [inference.expected_head(v, (), dimension, classes, tau) for v in growth]
         else:
             bound = inference.worst_case_softmax((), tau)
-            expected = inference.expected_softmax((), dimension, tau)
-        return _product(evaluated(bound, values), gains), _product(evaluated(expected, values), factors)
+            means = [] if theorem.expected is None else [inference.expected_softmax((), dimension, tau)]
+        expected = [_product(evaluated(mean, values), factors) for mean in means]
+        return _product(evaluated(bound, values), gains), expected[0] if expected else None
 
 
 def _product(start: arb, parts: list[arb]) -> arb:

@@ -22,7 +22,7 @@ from fimtheory.registry import Site, measure
 from fimtheory.symmetry import orthogonal
 
 __all__ = [
-    "BOUNDED", "COMPOSITIONS", "Combine", "assumed_token_norm", "composed", "concat", "concat_variance",
+    "BOUNDED", "COMPOSITIONS", "RADII", "Combine", "assumed", "composed", "concat", "concat_variance",
     "dependent_sum", "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "scope_of",
     "series", "step_name", "total", "worst_case_head", "worst_case_softmax",
 ]  # fmt: skip
@@ -31,6 +31,8 @@ Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]
 
 _REFERENCE = Reference("horn2013", "section 5.6")
 measure("token radius", suffix="R", latex="R", meaning="largest norm of a token there, which the theorem assumes")
+measure("entry radius", suffix="E", latex="E", meaning="largest absolute entry there, which the theorem assumes")
+measure("norm radius", suffix="N", latex="N", meaning="largest norm there, which the theorem assumes")
 
 
 def series(parts: Sequence[sympy.Expr]) -> sympy.Expr:
@@ -112,18 +114,28 @@ def composed(quantity: Quantity, expression: sympy.Expr) -> Claim:
     return Claim(Relation.LE, expression, _REFERENCE, status=status)
 
 
-def assumed_token_norm(letter: str, index: sympy.Expr | None, node: str) -> Claim:
-    """Return the claim that tokens at ``node`` have norm at most R, under that assumption."""
-    site = Site((), (node,), (), (), letter, index)
-    radius = site.measured("token radius")
-    statement = f"Every token at {node} (lemma {letter}) has norm at most ${sympy.latex(radius.symbol)}$."
+RADII: dict[Quantity, tuple[str, str]] = {
+    Quantity.ENTRY_BOUND: ("entry radius", "Every entry at {where} is at most ${radius}$ in absolute value."),
+    Quantity.TOKEN_NORM: ("token radius", "Every token at {where} has norm at most ${radius}$."),
+    Quantity.NORM_BOUND: ("norm radius", "What flows through {where} has norm at most ${radius}$."),
+}
+"""For each bound on values: the measure that stands for it where it is assumed, and the assumption in words."""
+
+
+def assumed(quantity: Quantity, letter: str, index: sympy.Expr | None, node: str) -> Claim:
+    """Return the claim that a bound on the values at ``node`` holds, under that assumption."""
+    kind, sentence = RADII[quantity]
+    radius = Site((), (node,), (), (), letter, index).measured(kind)
+    statement = sentence.format(where=f"{node} (lemma {letter})", radius=sympy.latex(radius.symbol))
     return Claim(Relation.LE, radius.symbol, _REFERENCE, (Condition(statement),), (radius,))
 
 
 _PREFIXES = {
     Quantity.GAIN: {"layer": "l", "region": "M", "identity": "I", "block": "L"},
     Quantity.JACOBIAN_VARIANCE: {"layer": "c", "region": "B", "identity": "J", "block": "C"},
+    Quantity.ENTRY_BOUND: {"layer": "E"},
     Quantity.TOKEN_NORM: {"layer": "R"},
+    Quantity.NORM_BOUND: {"layer": "N"},
 }
 BOUNDED = frozenset(_PREFIXES)
 """Quantities that a derivation's steps bound."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 import sympy
 
 from fimtheory import inference
-from fimtheory.claims import Claim, Measured, Quantity, Relation
+from fimtheory.claims import VALUE_BOUNDS, Claim, Measured, Quantity, Relation
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Instance, Lemma, Step, body_of
 from fimtheory.errors import CheckError, FimTheoryError
@@ -69,7 +69,8 @@ def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:
     for position in range(len(lemma.steps)):
         proof.check(position)
     _check_conclusion(lemma, lemma.gain, Quantity.GAIN, body)
-    _check_conclusion(lemma, lemma.variance, Quantity.JACOBIAN_VARIANCE, body)
+    if lemma.variance is not None:
+        _check_conclusion(lemma, lemma.variance, Quantity.JACOBIAN_VARIANCE, body)
     replayed = {body.nodes}
     for number, instance in enumerate(lemma.instances[1:], start=2):
         names = body.order[1:]
@@ -153,7 +154,7 @@ class _Proof:
         found = rule_named(step.rule)
         expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
         _same_claim(step.claim, expected, where)
-        by_layer = found is not None or step.rule == "assumption"
+        by_layer = (found is not None and not found.joint) or step.rule == "assumption"
         scope = "layer" if by_layer else inference.scope_of(step.source, step.target, self._body.input)
         name = inference.step_name(step.quantity, scope, self._lemma.letter, step.target, self._index)
         if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
@@ -162,15 +163,15 @@ class _Proof:
             _check_monotone(step.claim, [p.name for p in premises], where)
 
     def _by_rule(self, step: Step, found: Rule, premises: list[Step], where: str) -> Claim:
+        if found.joint:
+            return self._by_joint_rule(step, found, premises, where)
         run = self._run(step, found, where)
         (source,) = self._body.inputs(run[0])
-        start = step.target if step.quantity is Quantity.TOKEN_NORM else source
+        start = step.target if step.quantity in VALUE_BOUNDS else source
         if found.quantity is not step.quantity or step.source != start:
             raise CheckError(f"{where}: {found.name} bounds the {found.quantity} from {start} to {step.target}")
-        if tuple(p.quantity for p in premises) != found.needs or any(p.target != source for p in premises):
-            needs = ", ".join(f"the {need} of {source}" for need in found.needs) or "nothing"
-            raise CheckError(f"{where}: {found.name} needs {needs}, got premises {step.premises}")
-        claim = _apply(
+        _check_needs(found, premises, (source,), where)
+        return _apply(
             found,
             Site(
                 layers=tuple(self._body.layer(m) for m in run),
@@ -183,10 +184,33 @@ class _Proof:
                 premises=tuple(p.name for p in premises),
                 token_variance=self._token_variance,
             ),
+            where,
         )
-        if claim.status is not found.status:
-            raise CheckError(f"{where}: {found.name} is registered as {found.status} but claims {claim.status}")
-        return claim
+
+    def _by_joint_rule(self, step: Step, found: Rule, premises: list[Step], where: str) -> Claim:
+        layer, sources = self._body.layer(step.target), self._body.inputs(step.target)
+        if (type(layer),) != found.types or found.quantity is not step.quantity:
+            raise CheckError(f"{where}: {found.name} does not bound the {step.quantity} of {type(layer).__name__}")
+        gains, values = premises[: len(sources)], premises[len(sources) :]
+        links = [(p.quantity, p.source, p.target) for p in gains]
+        if links != [(step.quantity, step.source, source) for source in sources]:
+            raise CheckError(f"{where}: premises do not lead from {step.source} to {', '.join(sources)}: {links}")
+        _check_needs(found, values, sources, where)
+        return _apply(
+            found,
+            Site(
+                layers=(layer,),
+                nodes=(step.target,),
+                inputs=self._body.input_shapes(step.target),
+                output=self._body.shapes[step.target],
+                letter=self._lemma.letter,
+                index=self._index,
+                premises=tuple(p.name for p in values),
+                gains=tuple(p.name for p in gains),
+                token_variance=self._token_variance,
+            ),
+            where,
+        )
 
     def _run(self, step: Step, found: Rule, where: str) -> tuple[str, ...]:
         """Nodes of the run that ends at the step's target, each reading nothing but the one before."""
@@ -203,9 +227,9 @@ class _Proof:
 
     def _by_inference(self, step: Step, premises: list[Step], where: str) -> Claim:
         if step.rule == "assumption":
-            if step.quantity is not Quantity.TOKEN_NORM or step.source != step.target or premises:
-                raise CheckError(f"{where}: only the norm of tokens at a node may be assumed")
-            return inference.assumed_token_norm(self._lemma.letter, self._index, step.target)
+            if step.quantity not in VALUE_BOUNDS or step.source != step.target or premises:
+                raise CheckError(f"{where}: only a bound on the values at a node may be assumed")
+            return inference.assumed(step.quantity, self._lemma.letter, self._index, step.target)
         combine = inference.COMPOSITIONS.get((step.quantity, step.rule))
         if step.rule == "identity" and step.quantity in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE):
             if premises or step.source != step.target:
@@ -256,8 +280,23 @@ def _check_theorem(derivation: Derivation) -> None:
             raise CheckError(f"theorem: its {field.replace('_', ' ')} do not follow from the lemmas")
 
 
+def _check_needs(found: Rule, premises: list[Step], sources: tuple[str, ...], where: str) -> None:
+    """The premises bound the values that the rule rests on, each at the input it names."""
+    right = [(need.quantity, sources[need.slot]) for need in found.needs]
+    if [(p.quantity, p.target) for p in premises] != right:
+        needs = ", ".join(f"the {quantity} of {source}" for quantity, source in right) or "nothing"
+        raise CheckError(f"{where}: {found.name} needs {needs}, got {[str(p.name) for p in premises]}")
+
+
+def _apply(found: Rule, site: Site, where: str) -> Claim:
+    claim = _claimed(found, site)
+    if claim.status is not found.status:
+        raise CheckError(f"{where}: {found.name} is registered as {found.status} but claims {claim.status}")
+    return claim
+
+
 @lru_cache(maxsize=65536)
-def _apply(found: Rule, site: Site) -> Claim:
+def _claimed(found: Rule, site: Site) -> Claim:
     return found.function(site)
 
 

@@ -13,11 +13,11 @@ from typing import final
 
 from fimtheory.claims import Quantity
 from fimtheory.graph import LayerGraph, Repeat
-from fimtheory.layers import Linear
+from fimtheory.layers import Add, Concat, Input, Linear
 from fimtheory.registry import find_rule
 from fimtheory.symmetry import Symmetry, symmetry_of
 
-__all__ = ["Region", "elementary", "head_of", "regions"]
+__all__ = ["Region", "elementary", "head_of", "regions", "without_variance"]
 
 
 @final
@@ -71,6 +71,19 @@ def elementary(graph: LayerGraph) -> Iterator[tuple[str, tuple[str, ...]]]:
         if farthest <= k:
             yield graph.order[entry], graph.order[entry + 1 : k + 1]
             entry = k
+
+
+def without_variance(graph: LayerGraph) -> tuple[str, ...]:
+    """Return the layer types of ``graph`` for which no rule bounds the growth of the Jacobian over random weights."""
+    composed = (Input, Add, Concat)
+    kinds: dict[type, None] = {}
+    for node in graph.nodes:
+        if isinstance(node.layer, Repeat):
+            kinds |= dict.fromkeys(type(inner.layer) for inner in node.layer.body.nodes)
+        else:
+            kinds[type(node.layer)] = None
+    lacking = (k for k in kinds if k not in composed and find_rule((k,), Quantity.JACOBIAN_VARIANCE) is None)
+    return tuple(kind.__name__ for kind in lacking)
 
 
 def _starts_block(graph: LayerGraph, members: tuple[str, ...]) -> bool:

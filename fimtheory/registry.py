@@ -19,6 +19,7 @@ from fimtheory.layers import Layer, Shape
 
 __all__ = [
     "Measure",
+    "Need",
     "Rule",
     "Site",
     "find_measure",
@@ -53,6 +54,15 @@ class Measure:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A bound on the value of input ``slot`` that a rule rests on."""
+
+    quantity: Quantity
+    slot: int = 0
+
+
+@final
 @dataclass(frozen=True)
 class Rule:
     """A rule and what it applies to: ``types`` is one layer type, or a run of them that is treated as one map."""
@@ -61,8 +71,13 @@ class Rule:
     quantity: Quantity
     function: Callable[..., Any]
     reference: Reference
-    needs: tuple[Quantity, ...]
+    needs: tuple[Need, ...]
     status: Status
+
+    @property
+    def joint(self) -> bool:
+        """Whether the rule bounds a derivative of a layer with several inputs, from bounds on theirs."""
+        return self.types[0].arity != 1 and self.quantity in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE)
 
     @property
     def name(self) -> str:
@@ -86,7 +101,10 @@ class Site:
     symmetric
         Whether flipping the sign of random weights flips the input of this layer (Jacobian variance).
     premises
-        Symbols for what the rule ``needs`` to know of its input.
+        Symbols for what the rule ``needs`` to know of its inputs.
+    gains
+        For a layer with several inputs: symbols for the same quantity of each input, as a function of one common
+        node; the rule bounds that of the output.
     token_variance
         Least variance of a token on the theorem's domain; None means no assumption.
     """
@@ -99,6 +117,7 @@ class Site:
     index: sympy.Expr | None = None
     symmetric: bool = False
     premises: tuple[sympy.Expr, ...] = ()
+    gains: tuple[sympy.Expr, ...] = ()
     token_variance: sympy.Expr | None = None
 
     @classmethod
@@ -140,12 +159,13 @@ def rule(
     *types: type[Layer],
     quantity: Quantity,
     reference: Reference,
-    needs: tuple[Quantity, ...] = (),
+    needs: tuple[Quantity | Need, ...] = (),
     status: Status | None = None,
 ) -> Callable[[_F], _F]:
     """Register a function of a ``Site`` as the rule for one exact layer type (or a run of types) and a quantity.
 
-    ``needs`` lists what the rule must know of the layer's input.  ``status`` is that of its claims: by default
+    ``needs`` lists the bounds on values that the rule rests on: of the first input, or of the one a ``Need`` says.
+    ``status`` is that of its claims: by default
     expected for the Jacobian variance and exact for everything else.
 
     Raises
@@ -158,7 +178,8 @@ def rule(
 
     def register(function: _F) -> _F:
         usual = Status.EXPECTED if quantity is Quantity.JACOBIAN_VARIANCE else Status.EXACT
-        made = Rule(types, Quantity(quantity), function, reference, needs, status or usual)
+        needed = tuple(each if isinstance(each, Need) else Need(Quantity(each)) for each in needs)
+        made = Rule(types, Quantity(quantity), function, reference, needed, status or usual)
         if (types, quantity) in _RULES:
             raise RuleError(f"there is a rule {made.name} already; two would make a derivation ambiguous")
         _RULES[types, quantity] = _BY_NAME[made.name] = made

@@ -16,8 +16,7 @@ def derivation_to_text(derivation: Derivation) -> str:
     lines = [
         f"Theorem ({derivation.graph.name}). For every input x,",
         f"    lam(x) <= {theorem.bound}",
-        "and in the mean over random weights, for every input x,",
-        f"    E lam(x) <= {theorem.expected}    [{theorem.expected_status}]",
+        *_in_the_mean(derivation),
         *(f"with {name} = {form}" for name, form in theorem.definitions),
     ]
     lines += ["", "Assumptions of the worst-case bound:"]
@@ -29,6 +28,17 @@ def derivation_to_text(derivation: Derivation) -> str:
     lines += ["", "Notation:"]
     lines += [f"    {m.symbol}: {find_measure(m.kind).meaning} ({', '.join(m.nodes)})" for m in derivation.measured()]
     return "\n".join(lines)
+
+
+def _in_the_mean(derivation: Derivation) -> list[str]:
+    theorem = derivation.theorem
+    if theorem.expected is None:
+        lacking = ", ".join(derivation.without_variance)
+        return [f"There is no bound on E lam(x): no rule for the Jacobian variance of {lacking}."]
+    return [
+        "and in the mean over random weights, for every input x,",
+        f"    E lam(x) <= {theorem.expected}    [{theorem.expected_status}]",
+    ]
 
 
 def _lemma_lines(derivation: Derivation, lemma: Lemma) -> list[str]:

@@ -93,10 +93,7 @@ class Verdict:
                 "rules": dict(self.bound.rules),
             },
             "baseline": {"log10": finite_or_none(self.baseline.log10), "status": self.baseline.status.value},
-            "expected": {
-                "log10": finite_or_none(self.bound.expected_log10),
-                "status": self.bound.expected_status.value,
-            },
+            "expected": self.bound.expected_json(),
             "estimates": {
                 "n": len(found.lam),
                 "max": found.lam.max().item(),

@@ -396,7 +396,7 @@ def test_bounded_tokens_are_proved_or_assumed_but_not_taken_from_elsewhere():
     assert derivation.lemmas[0].steps[norm].rule == "token norm[LayerNorm]"
 
     def elsewhere(steps):
-        claim = inference.assumed_token_norm(derivation.lemmas[0].letter, None, "x")
+        claim = inference.assumed(Quantity.TOKEN_NORM, derivation.lemmas[0].letter, None, "x")
         steps[norm] = replace(
             steps[norm], source="x", target="x", rule="assumption", premises=(), claim=claim,
             name=inference.step_name(Quantity.TOKEN_NORM, "layer", derivation.lemmas[0].letter, "x", None),
@@ -413,7 +413,7 @@ def test_bounded_tokens_are_proved_or_assumed_but_not_taken_from_elsewhere():
         return steps
 
     def assumed(steps):  # allowed, and then listed
-        claim = inference.assumed_token_norm(derivation.lemmas[0].letter, None, "ln")
+        claim = inference.assumed(Quantity.TOKEN_NORM, derivation.lemmas[0].letter, None, "ln")
         steps[norm] = replace(steps[norm], source="ln", rule="assumption", premises=(), claim=claim)
         return steps
 
@@ -430,11 +430,11 @@ def test_a_gain_may_not_be_assumed():
     derivation = ft.derive(SERIES)
 
     def change(steps):
-        claim = inference.assumed_token_norm("a", None, "r")
+        claim = inference.assumed(Quantity.TOKEN_NORM, "a", None, "r")
         steps[1] = replace(steps[1], source="r", target="r", rule="assumption", premises=(), claim=claim)
         return steps
 
-    refused(with_steps(derivation, change), "only the norm of tokens")
+    refused(with_steps(derivation, change), "only a bound on the values")
 
 
 # ---- repeated blocks --------------------------------------------------------------------------------------------

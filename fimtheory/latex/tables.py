@@ -185,15 +185,11 @@ def certificates(evaluation: Evaluation) -> tuple[str, ...]:
 
 def totals(evaluation: Evaluation) -> tuple[Total, ...]:
     """Return the two bounds of an evaluation."""
-    return (
-        _total(r"bound on $\lambda(x)$", evaluation.log10, evaluation.status.value, up=True),
-        _total(
-            r"bound on $\mathbb{E}\,\lambda(x)$, random weights",
-            evaluation.expected_log10,
-            evaluation.expected_status.value,
-            up=True,
-        ),
-    )
+    worst = _total(r"bound on $\lambda(x)$", evaluation.log10, evaluation.status.value, up=True)
+    if evaluation.expected_status is None:
+        return (worst,)
+    mean = r"bound on $\mathbb{E}\,\lambda(x)$, random weights"
+    return worst, _total(mean, evaluation.expected_log10, evaluation.expected_status.value, up=True)
 
 
 def _total(what: str, log10: float | None, status: str, *, up: bool) -> Total:
@@ -209,12 +205,14 @@ def verdict_rows(verdict: Mapping[str, Any]) -> tuple[Total, ...]:
     method = escaped(str(found["method"])).replace(r"\ ", " ")
     inputs = f"{found['n']} input" + ("s" if found["n"] != 1 else "")
     worst_log10 = worst.get("log10", _log10(worst["value"]))
+    mean = r"bound on $\mathbb{E}\,\lambda(x)$, random weights"
+    in_the_mean = () if expected["status"] is None else (_total(mean, expected["log10"], expected["status"], up=True),)
     return (
         _total(r"bound on $\lambda(x)$, all inputs", bound["log10"], bound["status"], up=True),
         _total(
             r"product of all layer norms, factor $\tfrac12$", usual["log10"], usual.get("status", "certified"), up=True
         ),
-        _total(r"bound on $\mathbb{E}\,\lambda(x)$, random weights", expected["log10"], expected["status"], up=True),
+        *in_the_mean,
         _total(f"largest estimate on {inputs} ({method})", _log10(found["max"]), found["status"], up=False),
         _total(f"mean estimate on {inputs} ({method})", _log10(found["mean"]), found["status"], up=False),
         _total(f"largest value found by search, {searched}", worst_log10, worst.get("status", "lower"), up=False),
