@@ -76,7 +76,7 @@ def attack(graph, weights, steps, generator):
         event("every input overflows")
         assume(False)
     tally["examples"] += 1
-    if math.isfinite(found):
+    if math.isfinite(found) and math.isfinite(bound.log10):  # a bound of zero leaves nothing but the oracle's rounding
         gap, depth = bound.log10 - found, min(weight_layers(graph), 5)
         if gap < closest.get(depth, (math.inf,))[0]:
             closest[depth] = gap, [(n.name, n.layer, n.inputs) for n in graph.nodes]
