@@ -6,9 +6,9 @@ import json
 import math
 import types
 import typing
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import sympy
 
@@ -147,10 +147,11 @@ def _layer_from_json(value: Any, where: str) -> Layer:
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     given = set(value) - {"type"}
-    if given != set(names):
-        missing, extra = sorted(set(names) - given), sorted(given - set(names))
+    required = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
+    if not required <= given <= set(names):
+        missing, extra = sorted(required - given), sorted(given - set(names))
         raise FormatError(f"{where}: {value['type']} has fields {names}; missing {missing}, unknown {extra}")
-    return kind(**{n: _field_from_json(value[n], hints[n], f"{where}.{n}") for n in names})
+    return kind(**{n: _field_from_json(value[n], hints[n], f"{where}.{n}") for n in names if n in given})
 
 
 def _field_from_json(value: Any, hint: Any, where: str) -> Any:
@@ -164,12 +165,17 @@ def _field_from_json(value: Any, hint: Any, where: str) -> Any:
             raise FormatError(f"{where}: expected a list of {len(parts) if Ellipsis not in parts else 'up to 64'}")
         each = [parts[0]] * len(value) if Ellipsis in parts else list(parts)
         return tuple(_field_from_json(v, h, f"{where}[{k}]") for k, (v, h) in enumerate(zip(value, each, strict=True)))
+    if get_origin(hint) is Literal and value in get_args(hint):
+        return value
     if isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union or hint is sympy.Symbol:
-        if isinstance(value, dict) and set(value) == {"size"}:
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        if isinstance(value, dict) and set(value) == {"size"} and (sympy.Expr in options or hint is sympy.Symbol):
             size = from_json(value["size"], where=where)
             if hint is not sympy.Symbol or isinstance(size, sympy.Symbol):
                 return size
-        hint = int
+        hint = float if float in options else int
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, bool) and type(value) is hint:

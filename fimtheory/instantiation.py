@@ -18,11 +18,7 @@ from torch import Tensor, nn
 import fimtheory.forward
 import fimtheory.rules  # noqa: F401
 from fimtheory.claims import Quantity
-from fimtheory.errors import FimTheoryError, GraphError, ShapeError, SymbolicSizeError, WeightsError
-from fimtheory.forward import Forward
-from fimtheory.graph import LayerGraph, Repeat
-from fimtheory.registry import Site, require_rule
-from fimtheory.rules.parameters import (
+from fimtheory.ensemble import (
     ATTENTION_VARIANCE,
     PRELU_SLOPE,
     TOKEN_DEVIATION,
@@ -30,6 +26,10 @@ from fimtheory.rules.parameters import (
     Initial,
     Parameter,
 )
+from fimtheory.errors import FimTheoryError, GraphError, ShapeError, SymbolicSizeError, WeightsError
+from fimtheory.forward import Forward
+from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.registry import Site, require_rule
 from fimtheory.weights import check_weights, read_weights
 
 __all__ = ["GraphModule", "graph_parameters", "instantiate", "random_weights"]
@@ -117,7 +117,7 @@ def graph_parameters(graph: LayerGraph) -> dict[str, Parameter]:
 
 
 def random_weights(graph: LayerGraph, seed: int) -> dict[str, Tensor]:
-    """Return float32 tensors on the CPU drawn from the ensemble of ``fimtheory.rules.parameters``.
+    """Return float32 tensors on the CPU drawn from the distributions of ``fimtheory.ensemble``.
 
     One generator serves all tensors in the order of ``graph_parameters``, so a seed means the same network in every
     run, and on every device and in every floating-point type it is converted to.

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fimtheory.ensemble import Initial, Parameter
 from fimtheory.errors import NonFiniteError, WeightsError
-from fimtheory.rules.parameters import Initial, Parameter
 
 __all__ = ["FLOATS", "check_weights", "read_weights", "write_weights"]
 

@@ -47,7 +47,7 @@ def own_rules():
     """Forget, after the test, the layer types, rules and measures that it declares."""
     from fimtheory import layers, measures, registry
 
-    tables = [layers.LAYER_TYPES, registry._RULES, registry._BY_NAME, registry._MEASURES, measures._EVALUATIONS]
+    tables = [layers.LAYER_TYPES, registry._RULES, registry._BY_NAME, registry._MEASURES, measures.EVALUATIONS]
     before = [dict(table) for table in tables]
     yield
     for table, kept in zip(tables, before, strict=True):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import fimtheory as ft
 from fimtheory import layers
+from fimtheory.ensemble import Initial
 from fimtheory.registry import require_rule
-from fimtheory.rules.parameters import Initial
 
 ELEMENTWISE = (
     *(layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU),

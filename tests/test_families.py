@@ -5,13 +5,13 @@ import sympy
 import torch
 
 from fimtheory import layers
+from fimtheory.ensemble import Initial
 from fimtheory.errors import GraphError, ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
 from fimtheory.families import PRESETS, SYMBOLIC, densenet, mlp, resnet, transformer, vgg
 from fimtheory.families.blocks import size_at
 from fimtheory.graph import Repeat
 from fimtheory.instantiation import graph_parameters, instantiate
-from fimtheory.rules.parameters import Initial
 
 N, c, d, k, K, H, W = (size_symbol(name) for name in ("N", "c", "d", "k", "K", "H", "W"))
 

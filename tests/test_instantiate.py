@@ -12,6 +12,7 @@ from torch.func import functional_call, jvp, vjp, vmap
 
 from fimtheory import layers
 from fimtheory.claims import Quantity, Reference
+from fimtheory.ensemble import Initial, Parameter
 from fimtheory.errors import (
     FimTheoryError,
     GraphError,
@@ -25,7 +26,6 @@ from fimtheory.expressions import index_symbol, size_symbol
 from fimtheory.graph import Builder, LayerGraph, Node, Repeat
 from fimtheory.instantiation import GraphModule, graph_parameters, instantiate, random_weights
 from fimtheory.registry import find_rule, rule
-from fimtheory.rules.parameters import Initial, Parameter
 from fimtheory.weights import read_weights, write_weights
 
 

@@ -12,7 +12,7 @@ from strategies import layer_graphs, parameters_of
 
 import fimtheory as ft
 from fimtheory import layers
-from fimtheory.rules.parameters import Initial
+from fimtheory.ensemble import Initial
 from fimtheory.symmetry import flips, orthogonal
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]

@@ -13,10 +13,11 @@ from fimtheory.norms.convolutions import convolution
 from fimtheory.norms.matrices import dense, vector
 from fimtheory.norms.rows import row_diameter
 from fimtheory.norms.scales import centred_scale, diagonal, folded_scale
-from fimtheory.norms.scaling import exact_float64
+from fimtheory.norms.scaling import RowScale, exact_float64
 
 __all__ = [
     "CertifiedNorm",
+    "RowScale",
     "centred_scale",
     "convolution",
     "dense",

@@ -1,0 +1,158 @@
+"""Checks of sizes and shapes, which are numbers or sympy expressions: what shape rules are made of.
+
+Two sizes are equal when their difference expands to zero; a size about which nothing is known passes.  What does not
+pass raises ``ShapeError`` with what was given and what was expected; the graph adds the node's name and the layer type.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import sympy
+
+from fimtheory.errors import ShapeError, SymbolicSizeError
+from fimtheory.graph import MAX_SIZE
+from fimtheory.layers import Shape, Size
+from fimtheory.registry import Site
+
+__all__ = [
+    "checked_dim",
+    "checked_dims",
+    "checked_number",
+    "checked_size",
+    "checked_sizes",
+    "concrete",
+    "equal",
+    "expect",
+    "input_shape",
+    "quotient",
+    "same_shape",
+    "windows",
+]
+
+
+def checked_size(what: str, value: Any, least: int = 1) -> Size:
+    """Return a size of at least ``least``, as an int where it is a number.
+
+    >>> checked_size("stride", sympy.Integer(2))
+    2
+    """
+    if isinstance(value, sympy.Expr):
+        if value.is_Integer:
+            value = int(value)
+        elif value.is_number or value.is_integer is False or (value - least).is_negative:
+            raise ShapeError(f"{what} is {value}; expected a whole number of at least {least}")
+        else:
+            return value
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_SIZE:
+        raise ShapeError(f"{what} is {value!r}; expected a whole number of at least {least} and at most 2^48")
+    return value
+
+
+def checked_sizes(what: str, value: Any, count: int, least: int = 1) -> Shape:
+    """Return one size for each of ``count`` dimensions.
+
+    >>> checked_sizes("kernel", (3, 5), 2)
+    (3, 5)
+    """
+    if not isinstance(value, tuple) or len(value) != count:
+        form = {1: "a tuple of one size", 2: "a pair (height, width)", 3: "a triple (depth, height, width)"}
+        raise ShapeError(f"{what} is {value!r}; expected {form[count]}")
+    return tuple(checked_size(what, each, least) for each in value)
+
+
+def checked_dim(value: Any, shape: Shape) -> int:
+    """Return a dimension of ``shape``, which is counted from 0 without the batch.
+
+    >>> checked_dim(1, (3, 8, 8))
+    1
+    """
+    if type(value) is not int or not 0 <= value < len(shape):
+        raise ShapeError(f"dim is {value!r}; expected 0 to {len(shape) - 1} for an input of shape {shape}")
+    return value
+
+
+def checked_dims(value: Any, shape: Shape) -> tuple[int, ...]:
+    """Return different dimensions of ``shape``, at least one.
+
+    >>> checked_dims((1, 2), (3, 8, 8))
+    (1, 2)
+    """
+    if not isinstance(value, tuple) or not value or len(set(value)) != len(value):
+        raise ShapeError(f"dims is {value!r}; expected a tuple of different dimensions, counted without the batch")
+    return tuple(checked_dim(dim, shape) for dim in value)
+
+
+def checked_number(what: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> None:
+    """Refuse what is not a finite number above ``above`` and at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ShapeError(f"{what} is {value!r}; expected a finite number")
+    if not value > above:
+        raise ShapeError(f"{what} is {value}; expected a number above {above}")
+    if not value >= least:
+        raise ShapeError(f"{what} is {value}; expected a number of at least {least}")
+
+
+def concrete(size: Size, what: str) -> int:
+    """Return a size that a rule needs as a number.
+
+    Raises
+    ------
+    SymbolicSizeError
+        It is a symbol.
+    """
+    if not isinstance(size, int):
+        raise SymbolicSizeError(f"{what} is {size}; this layer needs a number there, see graph.subs")
+    return size
+
+
+def equal(a: Size, b: Size) -> bool:
+    """Whether two sizes are known to be equal."""
+    return sympy.expand(a - b) == 0
+
+
+def same_shape(a: Shape, b: Shape) -> bool:
+    """Whether two shapes are known to be equal."""
+    return len(a) == len(b) and all(equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+def expect(what: str, given: Size, expected: Size) -> None:
+    """Refuse an input that does not have the number of ``what`` that the layer is for."""
+    if not equal(given, expected):
+        raise ShapeError(f"the input has {given} {what}, but the layer is for {expected}")
+
+
+def input_shape(site: Site, form: str, dimensions: int) -> Shape:
+    """Return the shape of a layer's only input, which must have so many dimensions."""
+    (shape,) = site.inputs
+    if len(shape) != dimensions:
+        raise ShapeError(f"the input has shape {shape}; expected {form}")
+    return shape
+
+
+def quotient(divisor: Size, what: str, value: Size) -> Size:
+    """Return ``value / divisor``; one that may or may not be whole passes.
+
+    >>> quotient(2, "features", 6)
+    3
+    """
+    result = sympy.expand(sympy.sympify(value) / divisor)
+    if result.is_integer is False:
+        raise ShapeError(f"{divisor} does not divide the {what} {value}")
+    return int(result) if result.is_Integer else result
+
+
+def windows(size: Size, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Size:
+    """Return how many windows fit: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
+
+    >>> windows(7, 3, 2, 1, 1)
+    4
+    """
+    room = sympy.expand(size + 2 * padding - dilation * (kernel - 1) - 1)
+    if room.is_negative:
+        raise ShapeError(
+            f"a window of {sympy.expand(dilation * (kernel - 1) + 1)} does not fit into {size} entries with padding "
+            f"{padding}; use a larger input"
+        )
+    return sympy.floor(room / stride) + 1
