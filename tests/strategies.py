@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sympy
 import torch
+from drawn import CONSTANTS, MOVEMENT, constant, movement
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -27,7 +28,8 @@ IMAGE_LAYERS = (
 )
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
-REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, layers.Add, layers.Concat, layers.Input}
+REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS}
+REACHED |= {layers.Add, layers.Concat, layers.Input}
 
 MOST_ENTRIES = 96
 """Most numbers that flow along an edge of a random graph: dense Jacobians stay small."""
@@ -107,7 +109,7 @@ def pooling(draw, shape):
 @st.composite
 def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
-    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move"]
+    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move", "entries", "constant"]
     if len(shape) == 3:
         kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 3 + ["patch"]
     if len(shape) <= 2:
@@ -139,6 +141,10 @@ def single(draw, shape):
             return layers.PositionEmbedding(*shape)
         case "select":
             return layers.SelectToken(draw(st.integers(0, shape[0] - 1)))
+        case "entries":
+            return draw(movement(shape))
+        case "constant":
+            return draw(constant(shape))
         case "move":
             return draw(moving(shape))
     raise AssertionError(kind)

@@ -10,56 +10,18 @@ import pytest
 import sympy
 import torch
 from flint import arb, arb_series, ctx
+from one_layer import SLACK, claim_of, gain_of, graph_of, module_of, value_of
 from oracles import jacobian, norm, single
 from strategies import ELEMENTWISE, parameters_of, tensor_in_style
 
 import fimtheory as ft
 from fimtheory import layers
-from fimtheory.balls import ball, evaluated
+from fimtheory.balls import evaluated
 from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Quantity, Relation
-from fimtheory.measures import Place, measured_value
-from fimtheory.registry import find_measure, find_rule, rules
+from fimtheory.registry import rules
 from fimtheory.rules.activations import ACTIVATIONS
 from fimtheory.rules.pooling import _riesz_thorin_square, adaptive_average_pool_gain
-
-SLACK = 1 + 1e-12
-"""Relative rounding of the float64 truths."""
-
-
-def site_of(layer, shape, **context):
-    return ft.Site.of(layer, inputs=(shape,), node="f", **context)
-
-
-def claim_of(quantity, layer, shape, **context):
-    return find_rule((type(layer),), quantity).function(site_of(layer, shape, **context))
-
-
-def value_of(claim, layer, shape, tensors=None, known=()):
-    """Upper value of a claim, from the certified measures of the layer's tensors."""
-    values = {symbol: ball(number) for symbol, number in known}
-    for each in claim.measured:
-        found, _ = measured_value(each.kind, Place((layer,), (tensors or {},), shape, ("f",)))
-        values[each.symbol] = found if find_measure(each.kind).exact else found.abs_upper()
-    return float(evaluated(claim.expression, values).abs_upper())
-
-
-def gain_of(layer, shape, tensors=None, known=(), **context):
-    return value_of(claim_of(Quantity.GAIN, layer, shape, **context), layer, shape, tensors, known)
-
-
-def graph_of(*chain, shape):
-    builder = ft.Builder("chain")
-    here = builder.add("x", layers.Input(shape))
-    for number, layer in enumerate(chain):
-        here = builder.add(f"n{number}", layer, here)
-    return builder.graph()
-
-
-def module_of(*chain, shape, weights=None, seed=0):
-    graph = graph_of(*chain, shape=shape)
-    return ft.instantiate(graph, seed, weights, dtype=torch.float64)
-
 
 # ---- every rule -------------------------------------------------------------------------------------------------
 

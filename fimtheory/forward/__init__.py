@@ -9,7 +9,7 @@ Importing this package registers the rules.
 
 from __future__ import annotations
 
-from fimtheory.forward import activations, normalisation, pooling, structure, weights
+from fimtheory.forward import activations, constants, movement, normalisation, pooling, structure, weights
 from fimtheory.forward.base import Forward
 
-__all__ = ["Forward", "activations", "normalisation", "pooling", "structure", "weights"]
+__all__ = ["Forward", "activations", "constants", "movement", "normalisation", "pooling", "structure", "weights"]

@@ -7,13 +7,14 @@ Importing this package registers the functions.
 
 from __future__ import annotations
 
-from fimtheory.measures import attention, normalisation, operators, weights
+from fimtheory.measures import attention, constants, normalisation, operators, weights
 from fimtheory.measures.base import EVALUATIONS, Place, evaluates, measured_value
 
 __all__ = [
     "EVALUATIONS",
     "Place",
     "attention",
+    "constants",
     "evaluates",
     "measured_value",
     "normalisation",

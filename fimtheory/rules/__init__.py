@@ -5,8 +5,10 @@ from __future__ import annotations
 from fimtheory.rules import (
     activations,
     attention,
+    constants,
     learned_activations,
     linear,
+    movement,
     normalisation,
     parameters,
     pooling,
@@ -17,8 +19,10 @@ from fimtheory.rules import (
 __all__ = [
     "activations",
     "attention",
+    "constants",
     "learned_activations",
     "linear",
+    "movement",
     "normalisation",
     "parameters",
     "pooling",

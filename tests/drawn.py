@@ -1,0 +1,83 @@
+"""Hypothesis strategies for layers that move entries and for those with a constant."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from fimtheory import layers
+
+MOVEMENT = (
+    layers.Slice,
+    layers.Select,
+    layers.IndexSelect,
+    layers.Flip,
+    layers.Roll,
+    layers.Expand,
+    layers.Tile,
+    layers.RepeatInterleave,
+)
+CONSTANTS = (
+    layers.Scale,
+    layers.Shift,
+    layers.AddConstant,
+    layers.MultiplyConstant,
+    layers.ConcatConstant,
+    layers.MatmulConstant,
+)
+
+
+@st.composite
+def movement(draw, shape):
+    """One layer that selects, reorders or repeats entries."""
+    dim = draw(st.integers(0, len(shape) - 1))
+    size = shape[dim]
+    dims = tuple(draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True)))
+    match draw(st.sampled_from([k for k in MOVEMENT if k is not layers.Select or len(shape) > 1])):
+        case layers.Slice:
+            start = draw(st.integers(0, size - 1))
+            return layers.Slice(dim, start, draw(st.integers(start + 1, size)), draw(st.integers(1, 3)))
+        case layers.Select:
+            return layers.Select(dim, draw(st.integers(0, size - 1)))
+        case layers.IndexSelect:
+            indices = draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size + 2))
+            return layers.IndexSelect(dim, tuple(indices))
+        case layers.Flip:
+            return layers.Flip(dims)
+        case layers.Roll:
+            return layers.Roll(tuple(draw(st.integers(-7, 7)) for _ in dims), dims)
+        case layers.Expand:
+            new = draw(st.sampled_from([(), (1,), (2,)])) if len(shape) < 3 else ()
+            return layers.Expand((*new, *(draw(st.integers(1, 3)) if n == 1 else n for n in shape)))
+        case layers.Tile:
+            return layers.Tile(tuple(draw(st.integers(1, 3)) for _ in shape))
+        case layers.RepeatInterleave:
+            return layers.RepeatInterleave(dim, draw(st.integers(1, 3)))
+
+
+@st.composite
+def broadcast(draw, shape):
+    """Shape of a constant that an input of ``shape`` does not grow by, perhaps with a leading 1 for the batch."""
+    whole = (1, *(draw(st.sampled_from([1, n])) for n in shape))
+    return whole[draw(st.integers(0, len(whole))) :]
+
+
+@st.composite
+def constant(draw, shape):
+    """One layer that combines its input with a constant."""
+    match draw(st.sampled_from(CONSTANTS)):
+        case layers.Scale:
+            return layers.Scale(draw(st.sampled_from([-1.0, 0.3, 2.5, 0.0, -1e-3])))
+        case layers.Shift:
+            return layers.Shift(draw(st.sampled_from([0.7, -2.0, 0.0])))
+        case layers.AddConstant:
+            return layers.AddConstant(draw(broadcast(shape)))
+        case layers.MultiplyConstant:
+            return layers.MultiplyConstant(draw(broadcast(shape)))
+        case layers.ConcatConstant:
+            dim = draw(st.integers(0, len(shape) - 1))
+            joined = (*shape[:dim], draw(st.integers(1, 2)), *shape[dim + 1 :])
+            return layers.ConcatConstant(dim, draw(st.sampled_from([joined, (1, *joined)])), draw(st.booleans()))
+        case layers.MatmulConstant:
+            size = draw(st.integers(1, 4))
+            before = len(shape) > 1 and draw(st.booleans())
+            return layers.MatmulConstant((size, shape[-2]) if before else (shape[-1], size), before)
