@@ -1,4 +1,4 @@
-"""Hypothesis strategies for layers that move entries and for those with a constant."""
+"""Hypothesis strategies for layers that move entries, for those with a constant and for reductions."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ CONSTANTS = (
     layers.ConcatConstant,
     layers.MatmulConstant,
 )
+
+REDUCTIONS = (layers.Mean, layers.Sum, layers.Amax, layers.LogSumExp, layers.L2Normalize)
 
 
 @st.composite
@@ -81,3 +83,13 @@ def constant(draw, shape):
             size = draw(st.integers(1, 4))
             before = len(shape) > 1 and draw(st.booleans())
             return layers.MatmulConstant((size, shape[-2]) if before else (shape[-1], size), before)
+
+
+@st.composite
+def reduction(draw, shape):
+    """One layer that reduces dimensions, or divides by the norm along one."""
+    kind = draw(st.sampled_from(REDUCTIONS))
+    if kind is layers.L2Normalize:
+        return layers.L2Normalize(draw(st.integers(0, len(shape) - 1)), draw(st.sampled_from([1e-12, 1e-2, 1.0])))
+    dims = tuple(draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True)))
+    return kind(dims, len(dims) == len(shape) or draw(st.booleans()))

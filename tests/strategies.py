@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy
 import torch
-from drawn import CONSTANTS, MOVEMENT, constant, movement
+from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -28,7 +28,7 @@ IMAGE_LAYERS = (
 )
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
-REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS}
+REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS, *REDUCTIONS}
 REACHED |= {layers.Add, layers.Concat, layers.Input}
 
 MOST_ENTRIES = 96
@@ -109,7 +109,7 @@ def pooling(draw, shape):
 @st.composite
 def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
-    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move", "entries", "constant"]
+    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move", "entries", "constant", "reduction"]
     if len(shape) == 3:
         kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 3 + ["patch"]
     if len(shape) <= 2:
@@ -145,6 +145,8 @@ def single(draw, shape):
             return draw(movement(shape))
         case "constant":
             return draw(constant(shape))
+        case "reduction":
+            return draw(reduction(shape))
         case "move":
             return draw(moving(shape))
     raise AssertionError(kind)

@@ -42,6 +42,7 @@ from fimtheory.layers.constants import (
 from fimtheory.layers.movement import Expand, Flip, IndexSelect, RepeatInterleave, Roll, Select, Slice, Tile
 from fimtheory.layers.normalisation import BatchNorm2d, LayerNorm
 from fimtheory.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
 from fimtheory.layers.structure import (
     Add,
     ClassToken,
@@ -65,6 +66,7 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "Add",
     "AddConstant",
+    "Amax",
     "AvgPool2d",
     "BatchNorm2d",
     "ClassToken",
@@ -82,12 +84,15 @@ __all__ = [
     "Identity",
     "IndexSelect",
     "Input",
+    "L2Normalize",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LogSumExp",
     "MatmulConstant",
     "MaxPool2d",
+    "Mean",
     "Mish",
     "MultiHeadSelfAttention",
     "MultiplyConstant",
@@ -114,6 +119,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "Sum",
     "Tanh",
     "Tanhshrink",
     "Tile",

@@ -12,6 +12,7 @@ from fimtheory.rules import (
     normalisation,
     parameters,
     pooling,
+    reductions,
     shapes,
     structure,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "normalisation",
     "parameters",
     "pooling",
+    "reductions",
     "shapes",
     "structure",
 ]
