@@ -58,6 +58,8 @@ class Initial(enum.StrEnum):
     """A buffer of zeros: batch norm's running mean."""
     VARIANCE = "variance"
     """A nonnegative buffer of ones: batch norm's running variance."""
+    MASK = "mask"
+    """Zeros that are added to attention scores; minus infinity hides a key, but not every key of a query."""
     COUNT = "count"
     """An int64 buffer, zero: how many batches batch norm has seen."""
 

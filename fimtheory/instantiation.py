@@ -183,15 +183,28 @@ class GraphModule(nn.Module):
         ShapeError
             ``x`` is not a batch of the graph's inputs.
         """
+        for _, value in self.values(x):
+            logits = value
+        return logits
+
+    def values(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the value of every node, in order, for a batch of inputs.
+
+        Raises
+        ------
+        ShapeError
+            ``x`` is not a batch of the graph's inputs.
+        """
         expected = self.graph.shapes[self.graph.input]
         if tuple(x.shape[1:]) != expected:
             raise ShapeError(f"input of shape {tuple(x.shape)}; expected a batch (n, {', '.join(map(str, expected))})")
         values = {self.graph.input: x}
+        yield self.graph.input, x
         for step in self._steps:
             values[step.name] = step.forward(step.read(), *(values[source] for source in step.inputs))
+            yield step.name, values[step.name]
             for name in step.released:
                 del values[name]
-        return values[self.graph.output]
 
     def tensors(self, node: str) -> dict[str, Tensor]:
         """Return the tensors of a node by the names of its parameter rule."""
@@ -297,7 +310,7 @@ def _draw(parameter: Parameter, generator: torch.Generator) -> Tensor:
             return torch.full(shape, PRELU_SLOPE)
         case Initial.ONE | Initial.VARIANCE:
             return torch.ones(shape)
-        case Initial.ZERO | Initial.MEAN:
+        case Initial.ZERO | Initial.MEAN | Initial.MASK:
             return torch.zeros(shape)
         case Initial.COUNT:
             return torch.zeros(shape, dtype=torch.int64)

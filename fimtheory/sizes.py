@@ -27,6 +27,7 @@ __all__ = [
     "expect",
     "input_shape",
     "quotient",
+    "repeats_to",
     "same_shape",
     "windows",
 ]
@@ -115,6 +116,16 @@ def equal(a: Size, b: Size) -> bool:
 def same_shape(a: Shape, b: Shape) -> bool:
     """Whether two shapes are known to be equal."""
     return len(a) == len(b) and all(equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+def repeats_to(small: Shape, shape: Shape) -> bool:
+    """Whether a tensor of shape ``small`` is known to repeat to ``shape``, along dimensions of size 1 and leading ones.
+
+    >>> repeats_to((3, 1), (2, 3, 5)), repeats_to((2, 3), (3,))
+    (True, False)
+    """
+    pairs = zip(reversed(small), reversed(shape), strict=False)
+    return len(small) <= len(shape) and all(equal(size, 1) or equal(size, whole) for size, whole in pairs)
 
 
 def expect(what: str, given: Size, expected: Size) -> None:

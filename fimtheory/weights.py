@@ -89,7 +89,8 @@ def check_weights(
     Raises
     ------
     WeightsError
-        Keys are missing or left over, a shape or a type is wrong, or a running variance is negative.
+        Keys are missing or left over, a shape or a type is wrong, a running variance is negative, or an attention
+        mask hides every key of a query.
     NonFiniteError
         A value is NaN or infinite, or becomes infinite in ``dtype``.
     """
@@ -115,9 +116,13 @@ def check_weights(
         key: weights[key].detach().to(torch.int64 if parameter.initial is Initial.COUNT else dtype, copy=True)
         for key, parameter in expected.items()
     }
-    broken = [key for key, tensor in converted.items() if not bool(tensor.isfinite().all())]
+    masks = [key for key, parameter in expected.items() if parameter.initial is Initial.MASK]
+    blind = [key for key in masks if bool(converted[key].isneginf().all(-1).any())]
+    if blind:
+        raise WeightsError(f"{where}: every key is hidden from a query in {_listed(blind)}; leave it one to attend to")
+    broken = [key for key, tensor in converted.items() if not _is_finite(tensor, expected[key])]
     if broken:
-        given = [key for key in broken if not bool(weights[key].isfinite().all())]
+        given = [key for key in broken if not _is_finite(weights[key], expected[key])]
         cause = "NaN or infinite values in" if given else f"values too large for {dtype} in"
         raise NonFiniteError(f"{where}: {cause} {_listed(given or broken)}")
     negative = [k for k, p in expected.items() if p.initial is Initial.VARIANCE and bool((converted[k] < 0).any())]
@@ -130,6 +135,12 @@ def _fits(tensor: Tensor, parameter: Parameter) -> bool:
     if parameter.initial is Initial.COUNT:
         return tensor.dtype in (torch.int64, torch.int32)
     return tensor.dtype in FLOATS
+
+
+def _is_finite(tensor: Tensor, parameter: Parameter) -> bool:
+    """Whether all values are finite, or minus infinity in a mask."""
+    hidden = tensor.isneginf() if parameter.initial is Initial.MASK else False
+    return bool((tensor.isfinite() | hidden).all())
 
 
 def _named_tensors(value: Any, file: Path) -> dict[str, Tensor]:

@@ -9,7 +9,17 @@ Importing this package registers the rules.
 
 from __future__ import annotations
 
-from fimtheory.forward import activations, constants, movement, normalisation, pooling, reductions, structure, weights
+from fimtheory.forward import (
+    activations,
+    constants,
+    movement,
+    normalisation,
+    pooling,
+    products,
+    reductions,
+    structure,
+    weights,
+)
 from fimtheory.forward.base import Forward
 
 __all__ = [
@@ -19,6 +29,7 @@ __all__ = [
     "movement",
     "normalisation",
     "pooling",
+    "products",
     "reductions",
     "structure",
     "weights",

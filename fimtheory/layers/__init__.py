@@ -42,6 +42,7 @@ from fimtheory.layers.constants import (
 from fimtheory.layers.movement import Expand, Flip, IndexSelect, RepeatInterleave, Roll, Select, Slice, Tile
 from fimtheory.layers.normalisation import BatchNorm2d, LayerNorm
 from fimtheory.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fimtheory.layers.products import Gate, MatMul, Multiply, ScaledDotProductAttention
 from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
 from fimtheory.layers.structure import (
     Add,
@@ -78,6 +79,7 @@ __all__ = [
     "Flatten",
     "Flip",
     "GELUTanh",
+    "Gate",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -90,11 +92,13 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LogSumExp",
+    "MatMul",
     "MatmulConstant",
     "MaxPool2d",
     "Mean",
     "Mish",
     "MultiHeadSelfAttention",
+    "Multiply",
     "MultiplyConstant",
     "PReLU",
     "Pair",
@@ -107,6 +111,7 @@ __all__ = [
     "Reshape",
     "Roll",
     "Scale",
+    "ScaledDotProductAttention",
     "Select",
     "SelectToken",
     "Shape",
