@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from importlib import resources
 
 import pytest
 import sympy
@@ -15,9 +16,11 @@ from latex_reader import value
 import fimtheory as ft
 from fimtheory.claims import Quantity
 from fimtheory.closed_form import conclusion
+from fimtheory.ensemble import Initial
 from fimtheory.expressions import nonnegative
 from fimtheory.inference import BOUNDED
 from fimtheory.latex import labels
+from fimtheory.latex.ensembles import SENTENCES
 from fimtheory.latex.facts import FACTS, fact_of
 from fimtheory.latex.numbers import decimals, scientific
 from fimtheory.latex.printer import KAPPA, Name, Printer, number
@@ -290,14 +293,40 @@ def test_a_formula_is_as_wide_as_its_parts(a, b):
 # ---- facts ------------------------------------------------------------------------------------------------------
 
 
-def test_every_rule_that_a_step_can_use_has_a_fact():
-    for rule in rules():
-        if rule.quantity in BOUNDED:
-            assert fact_of(rule.name, rule.quantity).key in FACTS, f"{rule.name} has no fact in templates/facts.tex"
+def own(rule):
+    """Name of a built-in rule's function, as ``templates/facts.tex`` has it."""
+    module = rule.function.__module__
+    return f"{module.removeprefix('fimtheory.rules.')}.{rule.function.__name__}"
 
 
-def test_every_fact_has_a_statement_a_proof_and_a_user():
-    used = {fact_of(rule.name, rule.quantity).key for rule in rules() if rule.quantity in BOUNDED}
-    used |= {fact_of("series", quantity).key for quantity in (Quantity.GAIN, Quantity.JACOBIAN_VARIANCE)}
-    assert used == set(FACTS)
-    assert all(fact.statement and fact.proof and fact.title for fact in FACTS.values())
+BUILT_IN = [r for r in rules() if r.quantity in BOUNDED and r.function.__module__.startswith("fimtheory.rules.")]
+
+
+@pytest.mark.parametrize("rule", BUILT_IN, ids=lambda rule: rule.name)
+def test_every_rule_that_a_step_can_use_has_a_statement_and_a_proof(rule):
+    fact = fact_of(rule.name, rule.quantity)
+    assert fact.title
+    assert fact.proof
+    assert fact.statement not in ("", "Its author gives no statement.")
+    assert fact.proof != "Given with the rule." or rule.quantity is not Quantity.GAIN, f"{rule.name} has no proof"
+    assert "``" not in fact.statement + fact.proof
+
+
+def test_every_fact_is_read_and_belongs_to_a_rule():
+    text = resources.files("fimtheory").joinpath("templates", "facts.tex").read_text(encoding="utf-8")
+    assert list(FACTS) == re.findall(r"^%%% ([a-z ]+): .*\n", text.replace("%%% rules: ", ""), flags=re.MULTILINE)
+    named = [name for fact in FACTS.values() for name in fact.rules]
+    assert len(named) == len(set(named))
+    assert set(named) <= {own(rule) for rule in BUILT_IN}
+    assert [fact.key for fact in FACTS.values() if not fact.rules] == ["composition", "growth"]
+
+
+def test_no_fact_is_about_gain_and_growth():
+    growth = {fact_of(r.name, r.quantity).key for r in BUILT_IN if r.quantity is Quantity.JACOBIAN_VARIANCE}
+    other = {fact_of(r.name, r.quantity).key for r in BUILT_IN if r.quantity is not Quantity.JACOBIAN_VARIANCE}
+    assert not growth & other
+    assert all("growth" not in FACTS[key].statement for key in other & FACTS.keys())
+
+
+def test_every_initial_distribution_has_a_sentence():
+    assert {str(initial) for initial in Initial} - set(SENTENCES) == {"count"}

@@ -19,10 +19,11 @@ from strategies import layer_graphs
 import fimtheory as ft
 from fimtheory import layers, reporting
 from fimtheory.bibliography import BIBLIOGRAPHY
-from fimtheory.claims import Claim, Reference, Relation, Status
+from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
 from fimtheory.errors import CheckError, DataError
 from fimtheory.latex.chapters import chapter
 from fimtheory.latex.labels import label_key
+from fimtheory.registry import Need
 from fimtheory.reporting import report, tex, typeset
 
 latexmk = pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk (CI installs it)")
@@ -158,13 +159,13 @@ def test_the_text_does_not_depend_on_the_order_of_sets():
 def test_every_step_is_told_once(graph):
     derivation = ft.derive(graph)
     made = chapter(derivation)
-    for lemma, text in zip(derivation.lemmas, made.lemmas, strict=True):
+    for lemma, text, growth in zip(derivation.lemmas, made.lemmas, made.mean.lemmas, strict=True):
         told = []
-        for item in (*text.gain_proof, *text.growth_proof):
+        for item in (*text.gain.proof, *growth.proof):
             first, _, last = re.fullmatch(r"\(\$.*\$\.(\d+)(--(\d+))?\)", item.number).groups()
             told += range(int(first), int(last or first) + 1)
         assert sorted(told) == list(range(len(lemma.steps)))
-        assert (text.gain_step, text.growth_step) == (lemma.gain, lemma.variance)
+        assert (text.gain.step, growth.step) == (lemma.gain, lemma.variance)
     document = tex(made)
     numbers = re.findall(r"\\item\[\(\$.*?\$\.(\d+)(?:--(\d+))?\)\]", document)
     assert sum(1 if last == "" else 2 for _, last in numbers) == len(derivation.steps)
@@ -177,14 +178,14 @@ def test_a_network_without_blocks_needs_no_lemma(build):
     build(g, g.add("x", layers.Input((3,))))
     document = tex(chapter(ft.derive(g.graph())))
     assert "needs no lemma" in document
-    assert r"\item" not in document.split("Facts about layers")[1]
+    assert r"\item[" not in document
     assert not loose_ends(document)
 
 
 def test_the_theorem_says_what_it_assumes():
     free = tex(chapter(ft.derive(ft.families.vit_tiny(classes=10))))
     assert "assumes nothing: it holds for every input and all weights" in free
-    assert "(i) For every input $x$ and all weights," in free
+    assert "For every input $x$ and all weights," in free
     bound = tex(chapter(ft.derive(ft.families.vit_tiny(classes=10), token_variance="0.01")))
     assert r"\item Every token that enters a layer norm has variance at least $\frac{1}{100}$." in bound
     assert "assumes nothing" not in bound
@@ -199,7 +200,7 @@ def test_an_assumed_bound_on_tokens_names_its_node():
     derivation = ft.derive(g.graph())
     (sentence,) = chapter(derivation).assumptions
     assert sentence == (
-        r"Every token at the node \texttt{re\$lu} of every block of Lemma $a$ has norm at most "
+        r"Every token at the node \texttt{re\$lu} of the block of Lemma $a$ has norm at most "
         r"$R_{a,\textnormal{re\$lu}}$."
     )
 
@@ -215,7 +216,7 @@ def test_the_printed_bound_is_the_bound():
     graph = ft.families.resnet((1, 2), widths=(4, 6), stem="cifar", classes=3, input_shape=(3, 8, 8))
     derivation = ft.derive(graph)
     made = chapter(derivation)
-    (_, _), (sign, lines) = made.theorem.bound.rows
+    (_, _), (sign, lines) = made.theorem.bound.display.rows
     assert sign == "="
     from fimtheory.latex.symbols import Names
 
@@ -296,11 +297,115 @@ def test_a_rule_of_ones_own_is_told_by_its_docstring():
     x = g.add("half", Halve(), g.add("x", layers.Input((4,))))
     g.add("fc", layers.Linear(4, 2), x)
     document = tex(chapter(ft.derive(g.graph())))
-    assert r"Gain of Halve: 1/2 \& no more." in document
+    assert r"Gain of \texttt{Halve}: 1/2 \& no more." in document
     assert r"50\% of a vector\_x is half as long." in document
     assert r"\cite[{thm. \#1}]{my-paper-50}" in document
     assert r"\bibitem{my-paper-50} \texttt{my-\allowbreak{}paper-\allowbreak{}50}: cited by a rule" in document
     assert "The growth of \\texttt{Halve}" in document
+
+
+@pytest.fixture
+def bounded_product(own_rules):
+    """A network with a layer of two inputs that needs three bounds on values, and has no rule for the growth."""
+
+    @ft.layer
+    class Clip(layers.Layer):
+        """Entries cut off at 3 in absolute value."""
+
+    @ft.layer
+    class Product(layers.Layer):
+        """Product of the first input, entry by entry, with the second."""
+
+        arity = 2
+
+    mine = Reference("fimtheory")
+    unit = lambda site: Claim(Relation.LE, sympy.Integer(1), mine)  # noqa: E731
+    ft.rule(Clip, quantity=Quantity.SHAPE, reference=mine)(lambda site: site.inputs[0])
+    ft.rule(Clip, quantity=Quantity.GAIN, reference=mine)(unit)
+
+    @ft.rule(Clip, quantity=Quantity.ENTRY_BOUND, reference=mine)
+    def clip_entries(site):
+        """Entries are at most 3.  Proof: they are cut off there."""
+        return Claim(Relation.LE, sympy.Integer(3), mine)
+
+    ft.rule(Product, quantity=Quantity.SHAPE, reference=mine)(lambda site: site.inputs[0])
+
+    @ft.rule(
+        Product,
+        quantity=Quantity.GAIN,
+        reference=mine,
+        needs=(Need(Quantity.ENTRY_BOUND, 1), Need(Quantity.TOKEN_NORM, 0), Need(Quantity.NORM_BOUND, 0)),
+    )
+    def product_gain(site):
+        """Gain of the product of two inputs, the first bounded in norm.  Proof: the product rule."""
+        entries, token, norm = site.premises
+        return Claim(Relation.LE, entries * site.gains[0] + sympy.Min(token, norm) * site.gains[1], mine)
+
+    g = ft.Builder("bounded")
+    x = g.add("x", layers.Input((5, 8)))
+    for name in ("b1", "b2"):
+        left = g.add(f"{name}.left", layers.Linear(8, 8), x, block=name)
+        right = g.add(f"{name}.clip", Clip(), g.add(f"{name}.right", layers.Linear(8, 8), x, block=name), block=name)
+        x = g.add(f"{name}.product", Product(), left, right, block=name)
+    g.add("fc", layers.Linear(8, 3), g.add("sel", layers.SelectToken(0), x, block="pick"))
+    return ft.derive(g.graph())
+
+
+@latexmk
+def test_a_theorem_without_an_expected_bound_says_so_and_says_nothing_else_of_it(bounded_product, tmp_path):
+    made = chapter(bounded_product)
+    assert made.mean is None
+    document = tex(made)
+    assert (
+        r"There is no bound on the mean of $\lambda(x)$ over random weights: nothing is known of how \texttt{Clip}, "
+        r"\texttt{Product}" in " ".join(document.split())
+    )
+    assert not re.search("growth|ensemble|Markov|None", document)
+    assert document.count(r"\begin{theorem}") == 1
+    assert not loose_ends(document)
+    assert_compiles(document, tmp_path)
+
+
+def test_bounds_on_values_have_names_of_their_own(bounded_product):
+    made = chapter(bounded_product)
+    lemma = made.lemmas[0].gain
+    proof = " ".join(item.text for item in lemma.proof)
+    for name in (
+        r"\mu_{\mathrm{clip}} \le 3 $ by", r"\rho_{\mathrm{left}} \le R_{a,\mathrm{left}}$ by assumption",
+        r"\nu_{\mathrm{left}} \le N_{a,\mathrm{left}}$ by assumption",
+    ):  # fmt: skip
+        assert name.replace(" $", "$") in proof
+    assert [words.split(" ")[0] for words in made.values] == [r"$\mu_v$", r"$\rho_v$", r"$\nu_v$"]
+    assert made.assumptions == (
+        r"Every token at the node \texttt{left} of every block of Lemma $a$ has norm at most "
+        r"$R^{(i)}_{a,\mathrm{left}}$.",
+        r"What flows through the node \texttt{left} of every block of Lemma $a$ has norm at most "
+        r"$N^{(i)}_{a,\mathrm{left}}$.",
+    )
+
+
+def test_a_layer_with_several_inputs_is_bounded_from_the_entry_of_its_block(bounded_product):
+    (last,) = [item.text for item in chapter(bounded_product).lemmas[0].gain.proof if "product" in item.text]
+    assert last.startswith(r"$L_{\mathrm{product}} \le ")
+    assert r"\ell_{\mathrm{product}}" not in last
+    steps = bounded_product.lemmas[0].steps
+    (joint,) = [step for step in steps if step.rule == "gain[Product]"]
+    from_steps = [f"($a$.{p})" for p in joint.premises]
+    assert last.endswith(f"from {', '.join(from_steps[:-1])} and {from_steps[-1]}")
+
+
+def test_the_ensemble_is_what_the_tensors_start_as():
+    first, *others = chapter(ft.derive(ft.families.vit_tiny(classes=10))).mean.ensemble
+    assert first.startswith("Weights of every patch embedding and linear map are independent")
+    assert any("Projections of every self-attention" in sentence for sentence in others)
+    assert "Biases" not in " ".join(chapter(ft.derive(_one_layer(layers.ReLU(), bias=False))).mean.ensemble)
+
+
+def _one_layer(layer, *, bias):
+    g = ft.Builder("one")
+    x = g.add("layer", layer, g.add("x", layers.Input((4,))))
+    g.add("fc", layers.Linear(4, 2, bias=bias), x)
+    return g.graph()
 
 
 # ---- files ------------------------------------------------------------------------------------------------------

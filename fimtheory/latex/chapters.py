@@ -6,42 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from fimtheory.claims import Status
-from fimtheory.derivation import Derivation, body_of
+from fimtheory.claims import Quantity, Status
+from fimtheory.derivation import Derivation
 from fimtheory.latex.activations import Slopes, slopes_used
-from fimtheory.latex.facts import FACTS, Fact, fact_of
+from fimtheory.latex.ensembles import ensemble_texts
+from fimtheory.latex.facts import FACTS, Fact, fact_of, layer_words
 from fimtheory.latex.labels import escaped, file_stem, label_key, typewriter
-from fimtheory.latex.proofs import LemmaText, lemma_text
-from fimtheory.latex.symbols import Names
+from fimtheory.latex.proofs import LemmaText, Part, lemma_text, part_text
+from fimtheory.latex.symbols import VALUES_WORDS, Names
 from fimtheory.latex.tables import BlockRows, Coverage, Total, certificates, coverage, layer_rows, totals, verdict_rows
-from fimtheory.latex.theorems import TheoremText, assumption_texts, theorem_text
+from fimtheory.latex.theorems import Bound, TheoremText, assumption_texts, mean_text, theorem_text
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation
 
 __all__ = ["Chapter", "Verification", "chapter"]
-
-_ENSEMBLE = (
-    (
-        ("Linear", "Conv2d", "PatchEmbedding"),
-        "Weights of linear maps, convolutions and patch embeddings are independent and symmetric about zero, with "
-        r"variance $2/\mathrm{fan}_{\mathrm{in}}$~\cite{he2015}.",
-    ),
-    (
-        ("MultiHeadSelfAttention",),
-        r"Projections of self-attention are independent $N(0,1/\mathrm{fan}_{\mathrm{in}})$.",
-    ),
-    (("Linear", "Conv2d", "PatchEmbedding", "MultiHeadSelfAttention"), "Biases are zero."),
-    (
-        ("BatchNorm2d", "LayerNorm"),
-        "Norms have scale $1$ and shift $0$; batch norm has running mean $0$ and running variance $1$.",
-    ),
-    (
-        ("ClassToken", "PositionEmbedding"),
-        r"The class token and the position embeddings are independent $N(0,0.02^2)$~\cite{dosovitskiy2021}.",
-    ),
-    (("PReLU",), "Slopes of PReLU are $1/4$."),
-)
 
 
 @final
@@ -58,10 +37,24 @@ class Verification:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Chapter:
-    """A theorem with all that a report says of it; every string is LaTeX.
+class Mean:
+    """The second theorem, in the mean over random weights, with all that it needs beyond the first; all is LaTeX."""
 
-    ``stem`` names its files and ``key`` begins its LaTeX labels.
+    theorem: Bound
+    status: str
+    heuristic: bool
+    ensemble: tuple[str, ...]
+    facts: tuple[tuple[str, Fact], ...]
+    lemmas: tuple[Part, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """The theorems about a graph with all that a report says of them; every string is LaTeX.
+
+    ``stem`` names its files and ``key`` begins its LaTeX labels; ``values`` says what the names of bounds on values
+    mean, and ``without_variance`` lists the layers for lack of whose rules there is no ``mean``.
     """
 
     stem: str
@@ -73,11 +66,12 @@ class Chapter:
     temperature: str
     theorem: TheoremText
     assumptions: tuple[str, ...]
-    ensemble: tuple[str, ...]
-    heuristic: bool
+    values: tuple[str, ...]
     facts: tuple[tuple[str, Fact], ...]
     slopes: tuple[Slopes, ...]
     lemmas: tuple[LemmaText, ...]
+    mean: Mean | None
+    without_variance: tuple[str, ...]
     coverage: tuple[Coverage, ...]
     blocks: tuple[BlockRows, ...]
     certificates: tuple[str, ...]
@@ -100,10 +94,7 @@ def chapter(
     """
     graph, names = derivation.graph, Names(derivation)
     printer = names.printer()
-    bodies = [body_of(graph, lemma)[0] for lemma in derivation.lemmas]
-    kinds = {type(node.layer).__name__ for each in (graph, *bodies) for node in each.nodes}
-    expected = assumption_texts(derivation, derivation.theorem.expected_assumptions, names)
-    lemmas = tuple(lemma_text(derivation, lemma, names) for lemma in derivation.lemmas)
+    quantities = {step.quantity for step in derivation.steps}
     return Chapter(
         file_stem(graph.name),
         label_key(graph.name),
@@ -114,11 +105,12 @@ def chapter(
         printer.doprint(derivation.temperature),
         theorem_text(derivation, names),
         assumption_texts(derivation, derivation.assumptions, names),
-        (*(sentence for layers, sentence in _ENSEMBLE if kinds.intersection(layers)), *expected),
-        derivation.theorem.expected_status is Status.HEURISTIC,
-        _facts(derivation),
+        tuple(words for quantity, words in VALUES_WORDS.items() if quantity in quantities),
+        _facts(derivation, growth=False),
         slopes_used(derivation),
-        lemmas,
+        tuple(lemma_text(derivation, lemma, names) for lemma in derivation.lemmas),
+        _mean(derivation, names),
+        tuple(layer_words((kind,)) for kind in derivation.without_variance),
         coverage(derivation, names),
         () if evaluation is None else layer_rows(derivation, evaluation),
         () if evaluation is None else certificates(evaluation),
@@ -127,11 +119,30 @@ def chapter(
     )
 
 
-def _facts(derivation: Derivation) -> tuple[tuple[str, Fact], ...]:
-    """Facts that the steps use, with their keys, in the order of first use; composition comes first."""
-    found = {key: FACTS[key] for key in ("composition", "growth")}
+def _mean(derivation: Derivation, names: Names) -> Mean | None:
+    theorem, bound = derivation.theorem, mean_text(derivation, names)
+    if bound is None or theorem.expected_status is None:
+        return None
+    return Mean(
+        bound,
+        theorem.expected_status.value,
+        theorem.expected_status is Status.HEURISTIC,
+        (*ensemble_texts(derivation), *assumption_texts(derivation, theorem.expected_assumptions, names)),
+        _facts(derivation, growth=True),
+        tuple(
+            part_text(derivation, lemma, lemma.variance, names)
+            for lemma in derivation.lemmas
+            if lemma.variance is not None
+        ),
+    )
+
+
+def _facts(derivation: Derivation, *, growth: bool) -> tuple[tuple[str, Fact], ...]:
+    """Facts that the steps about gains and values, or about growth, use, with their keys; composition comes first."""
+    first = FACTS["growth" if growth else "composition"]
+    found = {first.key: first}
     for step in derivation.steps:
-        if step.rule != "assumption":
+        if step.rule != "assumption" and (step.quantity is Quantity.JACOBIAN_VARIANCE) is growth:
             fact = fact_of(step.rule, step.quantity)
             found.setdefault(fact.key, fact)
     return tuple((label_key(key), fact) for key, fact in found.items())

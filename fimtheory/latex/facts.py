@@ -1,6 +1,6 @@
 r"""What the layer rules say and why, in LaTeX: the facts that a report states, with proofs, before its lemmas.
 
-A rule without an entry here (a user's own) is told by its docstring.
+A rule that no fact of ``templates/facts.tex`` names is told by its docstring.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import final
 
 from fimtheory.claims import Quantity
 from fimtheory.latex.labels import prose, typewriter
-from fimtheory.registry import Rule, rule_named
+from fimtheory.registry import Rule, rule_named, rules
+from fimtheory.rules.activations import ACTIVATIONS
 
 __all__ = ["FACTS", "Fact", "described", "fact_of", "layer_words"]
 
@@ -22,64 +23,43 @@ __all__ = ["FACTS", "Fact", "described", "fact_of", "layer_words"]
 @final
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A statement about layers with its proof, both LaTeX."""
+    """A statement about layers with its proof, both LaTeX; ``argument`` calls the proof what it is.
+
+    ``rules`` names the functions of ``fimtheory.rules`` that claim it.
+    """
 
     key: str
     title: str
     statement: str
     proof: str
+    argument: str = "Proof"
+    rules: tuple[str, ...] = ()
+
+
+_ENTRY = re.compile(
+    r"%%% (?P<key>.+): (?P<title>.+)\n"
+    r"(?P<rules>(?:%%% rules: .+\n)*)"
+    r"(?P<statement>(?:(?!%%%).*\n)+)"
+    r"%%% (?P<argument>[A-Z]\w+)\n"
+    r"(?P<proof>(?:(?!%%%).*\n)+)"
+)
 
 
 def _facts() -> Iterator[Fact]:
-    """Read ``templates/facts.tex``, whose lines ``%%% key: title`` and ``%%% proof`` begin statements and proofs."""
+    """Read ``templates/facts.tex``."""
     text = resources.files("fimtheory").joinpath("templates", "facts.tex").read_text(encoding="utf-8")
-    _, *entries = re.split(r"^%%% (?!proof$)", text, flags=re.MULTILINE)
-    for entry in entries:
-        heading, _, rest = entry.partition("\n")
-        key, _, title = heading.partition(": ")
-        statement, _, proof = rest.partition("\n%%% proof\n")
-        yield Fact(key, title, statement.strip(), proof.strip())
+    for found in _ENTRY.finditer(text):
+        statement, proof = found["statement"].strip(), found["proof"].strip()
+        functions = tuple(re.findall(r"\w+\.\w+", found["rules"]))
+        yield Fact(found["key"], found["title"], statement, proof, found["argument"], functions)
 
 
 FACTS: dict[str, Fact] = {fact.key: fact for fact in _facts()}
-"""Every fact by key."""
-
-_ELEMENTWISE = (
-    "ReLU", "ReLU6", "LeakyReLU", "ELU", "CELU", "SELU", "GELU", "GELUTanh", "SiLU", "Mish", "Softplus", "Hardswish",
-    "Tanh", "Softsign", "Softshrink", "Tanhshrink", "Hardtanh", "Sigmoid", "Hardsigmoid",
-)  # fmt: skip
-_REARRANGING = (
-    "Flatten", "Reshape", "Permute", "Dropout", "Identity", "ClassToken", "PositionEmbedding", "SelectToken",
-)  # fmt: skip
-_KEYS: dict[str, str] = {
-    **dict.fromkeys(("series", "sum", "concat", "identity"), "composition"),
-    **{f"gain[{kind}]": "affine" for kind in ("Linear", "Conv2d", "PatchEmbedding", "BatchNorm2d")},
-    "gain[Conv2d, BatchNorm2d]": "affine",
-    **{f"jacobian variance[{kind}]": "random weights" for kind in ("Linear", "Conv2d", "PatchEmbedding")},
-    "jacobian variance[BatchNorm2d]": "initial batch norm",
-    "token norm[LayerNorm]": "layer norm output",
-    "gain[MultiHeadSelfAttention]": "attention",
-    "jacobian variance[MultiHeadSelfAttention]": "attention growth",
-    "token norm[Softmax]": "softmax layer",
-    **{f"token norm[{kind}]": "rearrangement" for kind in ("Dropout", "Identity")},
-    **{
-        f"{quantity}[{kind}]": key
-        for quantity in ("gain", "jacobian variance")
-        for key, kinds in (
-            ("elementwise", _ELEMENTWISE),
-            ("rearrangement", _REARRANGING),
-            ("learned slope", ("PReLU",)),
-            ("softmax layer", ("Softmax",)),
-            ("layer norm", ("LayerNorm",)),
-            ("max pooling", ("MaxPool2d",)),
-            ("average pooling", ("AvgPool2d",)),
-            ("adaptive average pooling", ("AdaptiveAvgPool2d",)),
-        )
-        for kind in kinds
-    },
-}
-"""Fact behind each built-in rule, by the rule's name."""
+"""Every fact of ``templates/facts.tex`` by key."""
+_OF_FUNCTION = {f"fimtheory.rules.{name}": fact for fact in FACTS.values() for name in fact.rules}
 _WORDS = {
+    **{kind.__name__: kind.__name__ for kind in ACTIVATIONS},
+    "PReLU": "PReLU",
     "Linear": "linear map",
     "Conv2d": "convolution",
     "PatchEmbedding": "patch embedding",
@@ -99,8 +79,22 @@ _WORDS = {
     "PositionEmbedding": "position embedding",
     "SelectToken": "selection of a token",
     "Softmax": "softmax",
-    **{kind: kind for kind in (*_ELEMENTWISE, "PReLU") if kind != "GELUTanh"},
+    "Slice": "slice",
+    "Select": "selection of an entry",
+    "IndexSelect": "selection of entries",
+    "Flip": "reversal",
+    "Roll": "rotation of entries",
+    "Expand": "repetition",
+    "Tile": "repetition",
+    "RepeatInterleave": "repetition",
+    "Scale": "factor",
+    "Shift": "shift",
+    "AddConstant": "sum with a constant",
+    "MultiplyConstant": "constant factors",
+    "ConcatConstant": "joined constant",
+    "MatmulConstant": "product with a constant matrix",
 }
+"""Layer types in words; any other is called by the name of its type."""
 
 
 def layer_words(kinds: tuple[str, ...]) -> str:
@@ -115,24 +109,32 @@ def layer_words(kinds: tuple[str, ...]) -> str:
 
 def fact_of(rule: str, quantity: Quantity) -> Fact:
     """Return the fact behind a step: that of its inference rule or of its layer rule."""
-    key = _KEYS.get(rule)
-    if key is not None:
-        composes_growth = key == "composition" and quantity is Quantity.JACOBIAN_VARIANCE
-        return FACTS["growth" if composes_growth else key]
     found = rule_named(rule)
-    return FACTS["growth"] if found is None else described(found)
+    if found is None:
+        return FACTS["growth" if quantity is Quantity.JACOBIAN_VARIANCE else "composition"]
+    return _OF_FUNCTION.get(f"{found.function.__module__}.{found.function.__name__}") or described(found)
 
 
 def described(rule: Rule) -> Fact:
-    """Return what a rule's docstring says of it."""
-    kinds = tuple(t.__name__ for t in rule.types)
-    text = inspect.getdoc(rule.function) or "Its author gives no statement."
-    told = text.split(">>>")[0].replace("``", "").strip()
+    """Return what a rule's docstring says of it, and of all rules that share the docstring."""
+    text = inspect.getdoc(rule.function)
+    if text is None:
+        told, alike = "Its author gives no statement.", [rule]
+    else:
+        told = text.split(">>>")[0]
+        alike = [r for r in rules() if r.quantity is rule.quantity and inspect.getdoc(r.function) == text]
     statement, _, proof = told.partition("Proof:")
-    quantity = {"jacobian variance": "growth"}.get(rule.quantity.value, rule.quantity.value)
+    quantity = "growth" if rule.quantity is Quantity.JACOBIAN_VARIANCE else rule.quantity.value
+    kinds = dict.fromkeys(layer_words(tuple(t.__name__ for t in each.types)) for each in alike)
     return Fact(
-        rule.name,
-        f"The {quantity} of {layer_words(kinds)}",
-        prose(" ".join(statement.split())),
-        prose(" ".join(proof.split())) or "Given with the rule.",
+        alike[0].name,
+        f"The {quantity} of {', '.join(kinds)}",
+        _typeset(statement),
+        _typeset(proof) or "Given with the rule.",
     )
+
+
+def _typeset(text: str) -> str:
+    """Return part of a docstring as LaTeX, what stands in double backquotes in typewriter type."""
+    pieces = " ".join(text.split()).split("``")
+    return "".join(typewriter(piece) if k % 2 else prose(piece) for k, piece in enumerate(pieces))

@@ -227,7 +227,7 @@ class Printer(LatexPrinter):
             if previous is not None:
                 dot = isinstance(previous, sympy.Product) and not isinstance(factor, sympy.Product)
                 dot = dot or (previous.is_Rational and text[0].isdigit())
-                thin = isinstance(factor, sympy.Product) or (r"\tfrac" in made[-60:] and previous.is_Rational)
+                thin = isinstance(factor, sympy.Product) or (previous.is_Rational and len(made) > 3)
                 made += r" \cdot " if dot else r"\, " if thin else " "
             made += text
             previous = factor

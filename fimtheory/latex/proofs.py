@@ -8,7 +8,7 @@ from typing import final
 import sympy
 
 from fimtheory.bibliography import BIBLIOGRAPHY
-from fimtheory.claims import Measured, Quantity, Reference, Relation
+from fimtheory.claims import VALUE_BOUNDS, Measured, Quantity, Reference, Relation
 from fimtheory.closed_form import conclusion
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
 from fimtheory.graph import LayerGraph
@@ -19,7 +19,7 @@ from fimtheory.latex.typesetting import LINE, Display, Typesetter
 from fimtheory.latex.widths import width
 from fimtheory.registry import find_measure, rule_named
 
-__all__ = ["Item", "LemmaText", "Row", "cited", "lemma_text"]
+__all__ = ["Item", "LemmaText", "Part", "Row", "cited", "lemma_text", "part_text"]
 
 _INLINE = 28.0
 """Widest claim that stands inside a line of the proof, in em."""
@@ -33,8 +33,13 @@ _COMPOSED = {
     (Quantity.JACOBIAN_VARIANCE, "dependent sum"): "by Minkowski's inequality",
     (Quantity.JACOBIAN_VARIANCE, "concat"): "by concatenation",
     (Quantity.JACOBIAN_VARIANCE, "identity"): "for the identity",
-    (Quantity.TOKEN_NORM, "assumption"): "by assumption",
+    **{(quantity, "assumption"): "by assumption" for quantity in VALUE_BOUNDS},
 }
+_PARTS = {
+    Quantity.GAIN: ("L", VALUE_BOUNDS | {Quantity.GAIN}),
+    Quantity.JACOBIAN_VARIANCE: ("C", frozenset({Quantity.JACOBIAN_VARIANCE})),
+}
+"""The bound that a lemma concludes, and what the steps of its proof are about."""
 
 
 @final
@@ -63,22 +68,30 @@ class Row:
 
 @final
 @dataclass(frozen=True, slots=True)
-class LemmaText:
-    """A lemma with its proof, ready for print; every field is LaTeX."""
+class Part:
+    """What a lemma says of the gain or of the growth, with its proof; every field is LaTeX.
+
+    ``step`` is the position of the concluding step.
+    """
 
     letter: str
     title: str
     instances: str
+    conclusion: Display
+    names: tuple[Display, ...]
+    symbols: tuple[Row, ...]
+    step: int
+    proof: tuple[Item, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LemmaText:
+    """A lemma's block, and the bound on its gain; every field is LaTeX."""
+
     wiring: tuple[str, ...]
     aliases: tuple[tuple[str, str], ...]
-    symbols: tuple[Row, ...]
-    gain: Display
-    growth: Display
-    names: tuple[Display, ...]
-    gain_step: int
-    growth_step: int
-    gain_proof: tuple[Item, ...]
-    growth_proof: tuple[Item, ...]
+    gain: Part
 
 
 def cited(reference: Reference) -> str:
@@ -96,29 +109,31 @@ def cited(reference: Reference) -> str:
 
 
 def lemma_text(derivation: Derivation, lemma: Lemma, names: Names) -> LemmaText:
-    """Return a lemma of a derivation for print."""
-    body, index, count = body_of(derivation.graph, lemma)
-    upper = names.printer().doprint(sympy.sympify(count))
-    setter = Typesetter(names)
-    above = "" if index is None else f"^{{({names.printer().doprint(index)})}}"
-    letter = lemma_letter(lemma.letter)
-    gain, gain_names = _conclusion(setter, lemma, lemma.gain, f"L_{{{letter}}}{above}", index)
-    growth, growth_names = _conclusion(setter, lemma, lemma.variance, f"C_{{{letter}}}{above}", index)
-    proof = _Proof(lemma, index, names)
+    """Return a lemma of a derivation for print, without its bound on the growth."""
+    body, _, _ = body_of(derivation.graph, lemma)
     return LemmaText(
-        letter,
-        typewriter(lemma.title),
-        "" if index is None else f"{names.printer().doprint(index)} = 1, \\dots, {upper}",
         tuple(f"${layer}$" for layer in _wiring(lemma, body, names)),
         tuple((math_name(alias), typewriter(node)) for node, alias in names.aliases(lemma).items()),
-        _rows(lemma, names),
-        gain,
-        growth,
-        (*gain.where, *gain_names, *growth.where, *growth_names),
-        lemma.gain,
-        lemma.variance,
-        tuple(proof.items((Quantity.GAIN, Quantity.TOKEN_NORM))),
-        tuple(proof.items((Quantity.JACOBIAN_VARIANCE,))),
+        part_text(derivation, lemma, lemma.gain, names),
+    )
+
+
+def part_text(derivation: Derivation, lemma: Lemma, position: int, names: Names) -> Part:
+    """Return for print what step ``position``, of the lemma's two conclusions, says of its block."""
+    _, index, count = body_of(derivation.graph, lemma)
+    printer, letter = names.printer(), lemma_letter(lemma.letter)
+    glyph, quantities = _PARTS[lemma.steps[position].quantity]
+    above = "" if index is None else f"^{{({printer.doprint(index)})}}"
+    shown, kept = _conclusion(Typesetter(names), lemma, position, f"{glyph}_{{{letter}}}{above}", index)
+    return Part(
+        letter,
+        typewriter(lemma.title),
+        "" if index is None else rf"{printer.doprint(index)} = 1, \dots, {printer.doprint(sympy.sympify(count))}",
+        shown,
+        (*shown.where, *kept),
+        _rows(lemma, quantities, names),
+        position,
+        tuple(_Proof(lemma, index, names).items(quantities)),
     )
 
 
@@ -142,9 +157,9 @@ def _wiring(lemma: Lemma, body: LayerGraph, names: Names) -> list[str]:
     return made
 
 
-def _rows(lemma: Lemma, names: Names) -> tuple[Row, ...]:
-    """Return the measured symbols of a lemma, one kind after the other; what a kind means is said once."""
-    every = dict.fromkeys(m for step in lemma.steps for m in step.claim.measured)
+def _rows(lemma: Lemma, quantities: frozenset[Quantity], names: Names) -> tuple[Row, ...]:
+    """Return the symbols measured for some quantities, one kind after the other; what a kind means is said once."""
+    every = dict.fromkeys(m for step in lemma.steps if step.quantity in quantities for m in step.claim.measured)
     kinds = dict.fromkeys(m.kind for m in every)
     made = []
     for kind in kinds:
@@ -177,7 +192,7 @@ class _Proof:
         self._inline = names.printer(local=True, slashed=True)
         self._letter = f"${lemma_letter(lemma.letter)}$"
 
-    def items(self, quantities: tuple[Quantity, ...]) -> list[Item]:
+    def items(self, quantities: frozenset[Quantity]) -> list[Item]:
         """Return the items about some quantities, in the order of the derivation."""
         steps = self._lemma.steps
         made: list[Item] = []
@@ -226,7 +241,8 @@ class _Proof:
         printer = self._inline
         name = printer.doprint(step.name)
         premises = [self._lemma.steps[p].name for p in step.premises]
-        composed = rule_named(step.rule) is None and bool(premises)
+        found = rule_named(step.rule)
+        composed = bool(premises) and (found is None or found.joint)
         text = printer.product(premises) if step.rule == "series" else printer.doprint(step.claim.expression)
         made = f"{name} {_sign(step)} {text}"
         if width(made) > _INLINE:

@@ -17,14 +17,22 @@ from fimtheory.latex.labels import escaped, math_name
 from fimtheory.latex.printer import Name, Printer
 from fimtheory.registry import find_measure, rule_named
 
-__all__ = ["Names", "lemma_letter"]
+__all__ = ["VALUES_WORDS", "Names", "lemma_letter"]
 
 _STEP_GLYPHS = {
     Quantity.GAIN: (r"\ell", "L"),
     Quantity.JACOBIAN_VARIANCE: ("c", "C"),
+    Quantity.ENTRY_BOUND: (r"\mu", ""),
     Quantity.TOKEN_NORM: (r"\rho", ""),
+    Quantity.NORM_BOUND: (r"\nu", ""),
 }
 """Glyphs of what a step bounds: one layer, and several together."""
+VALUES_WORDS = {
+    Quantity.ENTRY_BOUND: r"$\mu_v$ bounds the absolute value of every entry at $v$",
+    Quantity.TOKEN_NORM: r"$\rho_v$ bounds the norm of every token at $v$",
+    Quantity.NORM_BOUND: r"$\nu_v$ bounds the norm of all that is at $v$",
+}
+"""What the names of bounds on values mean."""
 _SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\eta"}
 """Suffixes that would read as the letter of a lemma."""
 _TOKEN = re.compile(r"\\?[A-Za-z]+")
@@ -74,7 +82,8 @@ class Names:
     def _step_name(self, lemma: Lemma, step: Step, entry: str) -> Name:
         """Name what a step bounds: small letters for one layer, capitals from the block's entry or between nodes."""
         layer, whole = _STEP_GLYPHS[step.quantity]
-        alone = rule_named(step.rule) is not None or step.rule == "assumption"
+        found = rule_named(step.rule)
+        alone = step.rule == "assumption" or (found is not None and not found.joint)
         node = self.node(lemma, step.target)
         if not alone and step.source != entry:
             node = rf"{self.node(lemma, step.source)}\to {node}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import sympy
 
-from fimtheory.claims import Quantity
+from fimtheory.claims import VALUE_BOUNDS
 from fimtheory.derivation import Derivation, Lemma, body_of
 from fimtheory.graph import Repeat
 from fimtheory.latex.facts import layer_words
@@ -167,8 +167,8 @@ def _layer_row(row: Row) -> LayerRow:
     found = rule_named(row.rule)
     assert found is not None, "a layer's row carries the name of a rule"
     words = " + ".join(layer_words((kind.__name__,)) for kind in found.types)
-    if found.quantity is Quantity.TOKEN_NORM:
-        words = f"token norm after {words}"
+    if found.quantity in VALUE_BOUNDS:
+        words = f"{found.quantity} after {words}"
     node = row.target.removeprefix(f"{row.block}.")
     return LayerRow(typewriter(node), words, decimals(row.log10, up=True), _certificate(row))
 

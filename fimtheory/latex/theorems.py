@@ -1,4 +1,4 @@
-r"""The theorem in print: both bounds by lemma and written out, and what the proof needs to say."""
+r"""The theorems in print: each bound by lemma and written out, and what the proofs need to say."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ from fimtheory.latex.symbols import Names, lemma_letter
 from fimtheory.latex.typesetting import LINE, Display, lines_of
 from fimtheory.latex.widths import width
 
-__all__ = ["TheoremText", "assumption_texts", "theorem_text"]
+__all__ = ["Bound", "TheoremText", "assumption_texts", "mean_text", "theorem_text"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A theorem's bound in print; ``kept`` lists the names that the written-out form takes from lemmas."""
+
+    display: Display
+    kept: tuple[str, ...]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class TheoremText:
-    """The theorem, ready for print; every field is LaTeX.
+    """The worst-case theorem, ready for print; every field is LaTeX.
 
-    ``kept`` lists the names that the written-out bounds take from lemmas, ``order`` the lemmas in the order in which
-    the input passes their blocks.
+    ``order`` lists the lemmas in the order in which the input passes their blocks.
     """
 
     with_head: bool
@@ -37,43 +45,55 @@ class TheoremText:
     temperature: str
     dimension: str
     classes: str
-    bound: Display
-    expected: Display
-    expected_status: str
-    kept: tuple[str, ...]
+    bound: Bound
     order: str
 
 
 def theorem_text(derivation: Derivation, names: Names) -> TheoremText:
-    """Return the theorem of a derivation for print."""
+    """Return the worst-case theorem of a derivation for print."""
     theorem, tau = derivation.theorem, derivation.temperature
     printer = names.printer()
     dimension, classes = (sympy.sympify(size) for size in derivation.graph.require_classifier())
-    if theorem.head == "head":
-        diameter, growth = (m.symbol for m in theorem.measured)
-        worst = inference.worst_case_head(diameter, (), tau)
-        mean = inference.expected_head(growth, (), dimension, classes, tau)
-        worst_start, mean_start = r"\frac{D_W^2}{4%s}", r"\frac{1}{2%s}\Bigl(1-\frac{1}{K}\Bigr) d\, v_W"
+    with_head = theorem.head == "head"
+    if with_head:
+        worst = inference.worst_case_head(theorem.measured[0].symbol, (), tau)
     else:
-        worst, mean = inference.worst_case_softmax((), tau), inference.expected_softmax((), dimension, tau)
-        worst_start, mean_start = r"\frac{1}{2%s}", r"\frac{d}{2%s}"
-    over = "" if tau == 1 else r"\tau^2"
+        worst = inference.worst_case_softmax((), tau)
+    start = (r"\frac{D_W^2}{4%s}" if with_head else r"\frac{1}{2%s}") % _over(tau)
     gains = [_factor(derivation, lemma, lemma.gain, names, 2) for lemma in derivation.lemmas]
-    growths = [_factor(derivation, lemma, lemma.variance, names, 1) for lemma in derivation.lemmas]
-    for start, factors, whole in ((worst, gains, theorem.bound), (mean, growths, theorem.expected)):
-        assert sympy.Mul(start, *(factor.form for factor in factors)) == whole, "the printed bound is the theorem's"
     return TheoremText(
-        theorem.head == "head",
+        with_head,
         typewriter(derivation.graph.output),
         printer.doprint(tau),
         printer.doprint(dimension),
         printer.doprint(classes),
-        _display(r"\lambda(x)", worst_start % over, worst, gains, names),
-        _display(r"\mathbb{E}\,\lambda(x)", mean_start % over, mean, growths, names),
-        theorem.expected_status.value,
-        tuple(dict.fromkeys(name for factor in (*gains, *growths) if factor.shown for name in factor.kept)),
+        _bound(r"\lambda(x)", start, worst, gains, theorem.bound, names),
         ", ".join(_order(derivation, printer)),
     )
+
+
+def mean_text(derivation: Derivation, names: Names) -> Bound | None:
+    """Return the bound in the mean over random weights for print, if the derivation has one."""
+    theorem, tau = derivation.theorem, derivation.temperature
+    if theorem.expected is None:
+        return None
+    dimension, classes = (sympy.sympify(size) for size in derivation.graph.require_classifier())
+    with_head = theorem.head == "head"
+    if with_head:
+        mean = inference.expected_head(theorem.measured[1].symbol, (), dimension, classes, tau)
+    else:
+        mean = inference.expected_softmax((), dimension, tau)
+    start = (r"\frac{1}{2%s}\Bigl(1-\frac{1}{K}\Bigr) d\, v_W" if with_head else r"\frac{d}{2%s}") % _over(tau)
+    growths = [
+        _factor(derivation, lemma, lemma.variance, names, 1)
+        for lemma in derivation.lemmas
+        if lemma.variance is not None
+    ]
+    return _bound(r"\mathbb{E}\,\lambda(x)", start, mean, growths, theorem.expected, names)
+
+
+def _over(tau: sympy.Expr) -> str:
+    return "" if tau == 1 else r"\tau^2"
 
 
 @final
@@ -104,8 +124,9 @@ def _factor(derivation: Derivation, lemma: Lemma, position: int, names: Names, p
     return _Factor(named, form, tuple(f"${printer.doprint(name)}$" for name in kept), shown)
 
 
-def _display(left: str, start: str, before: sympy.Expr, factors: list[_Factor], names: Names) -> Display:
-    """Return a bound as a product over lemmas, and written out."""
+def _bound(left: str, start: str, before: sympy.Expr, factors: list[_Factor], whole: sympy.Expr, names: Names) -> Bound:
+    """Return the bound ``whole`` as a product over lemmas, and written out."""
+    assert sympy.Mul(before, *(factor.form for factor in factors)) == whole, "the printed bound is the theorem's"
     printer = names.printer()
     room = LINE - width(left) - 1.5
     rows = [(r"\le", lines_of([start, *(f.named for f in factors)], room))]
@@ -125,7 +146,8 @@ def _display(left: str, start: str, before: sympy.Expr, factors: list[_Factor], 
         if coefficient * rest != 1 or not units:
             units.insert(0, printer.factor(coefficient * rest))
         rows.append(("=", lines_of(units, room)))
-    return Display(left, tuple(rows))
+    kept = dict.fromkeys(name for factor in factors if factor.shown for name in factor.kept)
+    return Bound(Display(left, tuple(rows)), tuple(kept))
 
 
 def _order(derivation: Derivation, printer: Printer) -> Iterator[str]:
@@ -142,15 +164,17 @@ def _order(derivation: Derivation, printer: Printer) -> Iterator[str]:
 
 
 def assumption_texts(derivation: Derivation, conditions: tuple[Condition, ...], names: Names) -> tuple[str, ...]:
-    """Return conditions as sentences; an assumed bound on tokens names its node and its symbol."""
+    """Return conditions as sentences; an assumed bound on values names its node and its symbol."""
     special: dict[Condition, str] = {}
     printer = names.printer()
     for lemma in derivation.lemmas:
+        body, index, _ = body_of(derivation.graph, lemma)
+        blocks = "the block" if index is None else "every block"
         for step in lemma.steps:
             if step.rule == "assumption":
                 (condition,) = step.claim.conditions
+                node = "the entry" if step.target == body.input else f"the node {typewriter(step.target)}"
+                where = f"{node} of {blocks} of Lemma ${lemma_letter(lemma.letter)}$"
                 radius = printer.doprint(step.claim.expression)
-                where = f"the node {typewriter(step.target)} of every block of Lemma ${lemma_letter(lemma.letter)}$"
-                where = where.replace("the node \\texttt{x}", "the entry")
-                special[condition] = f"Every token at {where} has norm at most ${radius}$."
+                special[condition] = inference.RADII[step.quantity][1].format(where=where, radius=radius)
     return tuple(special.get(condition) or prose(condition.statement) for condition in conditions)
