@@ -16,7 +16,8 @@ ELEMENTWISE = (
     *(layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU),
     *(layers.GELUTanh, layers.SiLU, layers.Mish, layers.Softplus, layers.Tanh, layers.Sigmoid, layers.Hardtanh),
     *(layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Softshrink, layers.Tanhshrink, layers.Dropout),
-    layers.Identity,
+    *(layers.Identity, layers.Clamp, layers.Threshold, layers.LogSigmoid, layers.QuickGELU, layers.Abs, layers.Sin),
+    *(layers.Cos, layers.Erf, layers.Atan),
 )
 IMAGE_LAYERS = (
     layers.Conv2d,
@@ -28,8 +29,9 @@ IMAGE_LAYERS = (
 )
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
+OVER_A_DIMENSION = (layers.SoftmaxOver, layers.LogSoftmax)
 REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS, *REDUCTIONS}
-REACHED |= {layers.Add, layers.Concat, layers.Input}
+REACHED |= {*OVER_A_DIMENSION, layers.Add, layers.Concat, layers.Input}
 
 MOST_ENTRIES = 96
 """Most numbers that flow along an edge of a random graph: dense Jacobians stay small."""
@@ -57,6 +59,11 @@ def elementwise(draw, shape):
         return layers.Softplus(draw(st.sampled_from([1.0, 0.2, 30.0])))
     if kind is layers.Hardtanh:
         return layers.Hardtanh(*draw(st.sampled_from([(-1.0, 1.0), (0.0, 2.0), (-3.0, -1.0)])))
+    if kind is layers.Clamp:
+        return layers.Clamp(*draw(st.sampled_from([(0.5, None), (None, 0.0), (-1.0, 1.0), (-2.0, 0.5)])))
+    if kind is layers.Threshold:
+        at = draw(st.sampled_from([0.0, -1.0, 0.5]))
+        return layers.Threshold(at, at)
     if kind is layers.Softshrink:
         return layers.Softshrink(draw(st.sampled_from([0.5, 0.0, 2.0])))
     return kind()
@@ -123,7 +130,9 @@ def single(draw, shape):
         case "norm":
             return layers.LayerNorm(shape[-1], draw(st.sampled_from([1e-5, 1e-2, 1.0])))
         case "softmax":
-            return layers.Softmax(draw(st.sampled_from([1.0, 0.1, 7.0])))
+            dim = draw(st.integers(0, len(shape) - 1))
+            over = [kind(dim) for kind in OVER_A_DIMENSION]
+            return draw(st.sampled_from([*(layers.Softmax(t) for t in (1.0, 0.1, 7.0)), *over]))
         case "conv":
             return draw(convolution(shape))
         case "batch norm":

@@ -115,6 +115,12 @@ def test_shapes(layer, inputs, expected):
 
 
 REFUSED = [
+    (layers.Clamp(), (4,), "at least one number"),
+    (layers.Clamp(1.0, 1.0), (4,), "maximum is 1.0; expected a number above 1.0"),
+    (layers.Clamp(None, float("inf")), (4,), "maximum is inf; expected a finite number"),
+    (layers.Threshold(0.0, -1.0), (4,), "jumps at its threshold"),
+    (layers.SoftmaxOver(1), (4,), "dim is 1; expected 0 to 0"),
+    (layers.LogSoftmax(-1), (4,), "dim is -1"),
     (layers.Linear(4, 2), (5,), "5 features, but the layer is for 4"),
     (layers.Linear(4, 2), (3, 2, 4), "flatten it first"),
     (layers.Linear(4, 0), (4,), "out_features is 0"),

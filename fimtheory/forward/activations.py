@@ -29,6 +29,14 @@ def _hardsigmoid(x: Tensor) -> Tensor:
     return (x / 6 + 0.5).clamp(0, 1)
 
 
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return -torch.logaddexp(-x, torch.zeros_like(x))
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
 for _kind, _map in (
     (layers.ReLU, F.relu),
     (layers.ReLU6, F.relu6),
@@ -43,6 +51,13 @@ for _kind, _map in (
     (layers.Hardswish, F.hardswish),
     (layers.Softsign, F.softsign),
     (layers.Tanhshrink, F.tanhshrink),
+    (layers.LogSigmoid, _log_sigmoid),
+    (layers.Abs, torch.abs),
+    (layers.Sin, torch.sin),
+    (layers.Cos, torch.cos),
+    (layers.Erf, torch.erf),
+    (layers.Atan, torch.atan),
+    (layers.QuickGELU, _quick_gelu),
     (layers.Identity, _same),
     (layers.Dropout, _same),
 ):
@@ -85,6 +100,18 @@ def _hardtanh(site: Site) -> Forward:
     return lambda tensors, x: F.hardtanh(x, low, high)
 
 
+@rule(layers.Clamp, quantity=Quantity.FORWARD, reference=in_torch("aten.clamp"))
+def _clamp(site: Site) -> Forward:
+    low, high = site.layer.minimum, site.layer.maximum
+    return lambda tensors, x: x.clamp(low, high)
+
+
+@rule(layers.Threshold, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.threshold"))
+def _threshold(site: Site) -> Forward:
+    threshold, value = site.layer.threshold, site.layer.value
+    return lambda tensors, x: F.threshold(x, threshold, value)
+
+
 @rule(layers.Softshrink, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.softshrink"))
 def _softshrink(site: Site) -> Forward:
     threshold = site.layer.threshold
@@ -95,3 +122,15 @@ def _softshrink(site: Site) -> Forward:
 def _softmax(site: Site) -> Forward:
     temperature = site.layer.temperature
     return lambda tensors, x: (x / temperature).softmax(-1)
+
+
+@rule(layers.SoftmaxOver, quantity=Quantity.FORWARD, reference=in_torch("softmax"))
+def _softmax_over(site: Site) -> Forward:
+    dim = site.layer.dim + 1
+    return lambda tensors, x: x.softmax(dim)
+
+
+@rule(layers.LogSoftmax, quantity=Quantity.FORWARD, reference=in_torch("log_softmax"))
+def _log_softmax(site: Site) -> Forward:
+    dim = site.layer.dim + 1
+    return lambda tensors, x: x.log_softmax(dim)

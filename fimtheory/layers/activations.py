@@ -9,23 +9,34 @@ __all__ = [
     "ELU",
     "GELU",
     "SELU",
+    "Abs",
+    "Atan",
+    "Clamp",
+    "Cos",
+    "Erf",
     "GELUTanh",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "LeakyReLU",
+    "LogSigmoid",
+    "LogSoftmax",
     "Mish",
     "PReLU",
+    "QuickGELU",
     "ReLU",
     "ReLU6",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "Softmax",
+    "SoftmaxOver",
     "Softplus",
     "Softshrink",
     "Softsign",
     "Tanh",
     "Tanhshrink",
+    "Threshold",
 ]
 
 
@@ -88,6 +99,11 @@ class SiLU(Layer):
 
 
 @layer
+class QuickGELU(Layer):
+    """x sigmoid(1.702 x)."""
+
+
+@layer
 class Mish(Layer):
     """x tanh(softplus(x))."""
 
@@ -110,11 +126,32 @@ class Sigmoid(Layer):
 
 
 @layer
+class LogSigmoid(Layer):
+    """log(sigmoid(x))."""
+
+
+@layer
 class Hardtanh(Layer):
     """x clipped to [minimum, maximum]."""
 
     minimum: float = -1.0
     maximum: float = 1.0
+
+
+@layer
+class Clamp(Layer):
+    """x clipped to [minimum, maximum]; one of the two may be None, for no end there."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@layer
+class Threshold(Layer):
+    """x where above ``threshold``, ``value`` elsewhere; it jumps, and has no gain, unless the two are equal."""
+
+    threshold: float = 0.0
+    value: float = 0.0
 
 
 @layer
@@ -125,6 +162,31 @@ class Hardsigmoid(Layer):
 @layer
 class Hardswish(Layer):
     """x hardsigmoid(x)."""
+
+
+@layer
+class Abs(Layer):
+    """|x|."""
+
+
+@layer
+class Sin(Layer):
+    """sin(x)."""
+
+
+@layer
+class Cos(Layer):
+    """cos(x)."""
+
+
+@layer
+class Erf(Layer):
+    """The error function."""
+
+
+@layer
+class Atan(Layer):
+    """The inverse tangent, in radians."""
 
 
 @layer
@@ -149,3 +211,17 @@ class Softmax(Layer):
     """softmax(x / temperature) over the last dimension."""
 
     temperature: float = 1.0
+
+
+@layer
+class SoftmaxOver(Layer):
+    """softmax(x) over dimension ``dim``, counted without the batch."""
+
+    dim: int
+
+
+@layer
+class LogSoftmax(Layer):
+    """log(softmax(x)) over dimension ``dim``, counted without the batch."""
+
+    dim: int

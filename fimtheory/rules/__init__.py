@@ -15,6 +15,7 @@ from fimtheory.rules import (
     products,
     reductions,
     shapes,
+    softmax,
     structure,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "products",
     "reductions",
     "shapes",
+    "softmax",
     "structure",
 ]

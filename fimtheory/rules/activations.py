@@ -74,6 +74,13 @@ def _elu(scale: sympy.Expr, alpha: sympy.Expr) -> Slopes:
     return Slopes(sympy.Min(0, *ends), sympy.Max(0, *ends), (scale**2 + (scale * alpha) ** 2) / 2)
 
 
+def _clamped(low: float | None, high: float | None) -> Slopes:
+    """Slope is 1 between the ends and 0 outside; never 1 at both h and -h if the ends lie on one side of zero."""
+    one_sided = (low is not None and low > 0) or (high is not None and high < 0)
+    mean_square = _HALF if one_sided else _ONE
+    return Slopes(sympy.Integer(0), _ONE, mean_square, odd=low is not None and high is not None and low == -high)
+
+
 # The decimal constants are the suprema rounded up in the last digit; a test brackets each by interval arithmetic.
 _GELU_SUP = (1 + sympy.erf(1)) / 2 + sympy.exp(-1) / sympy.sqrt(sympy.pi)
 _GELU_TANH_SUP = sympy.Rational("1.1289930686588")
@@ -104,6 +111,15 @@ ACTIVATIONS: dict[type[layers.Layer], tuple[Callable[..., Slopes], Reference]] =
         lambda f: Slopes(sympy.Integer(0), _ONE, _ONE, odd=f.minimum == -f.maximum),
         Reference("gouk2021", "section 3.4"),
     ),
+    layers.Clamp: (lambda f: _clamped(f.minimum, f.maximum), Reference("gouk2021", "section 3.4")),
+    layers.Threshold: (lambda f: _clamped(f.threshold, None), Reference("gouk2021", "section 3.4")),
+    layers.QuickGELU: (lambda f: _reflected(_SILU_SUP, tight=False), Reference("hendrycks2016", "section 2")),
+    layers.LogSigmoid: (lambda f: _reflected(_ONE), Reference("fimtheory")),
+    layers.Abs: (lambda f: Slopes(-_ONE, _ONE, _ONE), Reference("fimtheory")),
+    layers.Sin: (lambda f: Slopes(-_ONE, _ONE, _ONE, odd=True), Reference("fimtheory")),
+    layers.Cos: (lambda f: Slopes(-_ONE, _ONE, _ONE), Reference("fimtheory")),
+    layers.Erf: (lambda f: _monotone_odd(2 / sympy.sqrt(sympy.pi)), Reference("fimtheory")),
+    layers.Atan: (lambda f: _monotone_odd(_ONE), Reference("fimtheory")),
     layers.Sigmoid: (
         lambda f: Slopes(sympy.Integer(0), sympy.Rational(1, 4), sympy.Rational(1, 16)),
         Reference("gouk2021", "section 3.4"),

@@ -125,6 +125,7 @@ def _unchanged(site: Site) -> Shape:
 for _kind in (
     layers.ReLU, layers.ReLU6, layers.SELU, layers.GELU, layers.GELUTanh, layers.SiLU, layers.Mish, layers.Tanh,
     layers.Sigmoid, layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Tanhshrink, layers.Identity,
+    layers.LogSigmoid, layers.Abs, layers.Sin, layers.Cos, layers.Erf, layers.Atan, layers.QuickGELU,
 ):  # fmt: skip
     rule(_kind, quantity=Quantity.SHAPE, reference=_torch(f"nn.{_kind.__name__}"))(_unchanged)
 
@@ -165,6 +166,31 @@ def _softplus(site: Site) -> Shape:
 def _hardtanh(site: Site) -> Shape:
     checked_number("minimum", site.layer.minimum)
     checked_number("maximum", site.layer.maximum, above=site.layer.minimum)
+    return site.inputs[0]
+
+
+@rule(layers.Clamp, quantity=Quantity.SHAPE, reference=_torch("aten.clamp"))
+def _clamp(site: Site) -> Shape:
+    low, high = site.layer.minimum, site.layer.maximum
+    if low is None and high is None:
+        raise ShapeError("minimum and maximum are both None; expected at least one number, or take an Identity")
+    for what, end in (("minimum", low), ("maximum", high)):
+        if end is not None:
+            checked_number(what, end)
+    if low is not None and high is not None and not low < high:
+        raise ShapeError(f"maximum is {high}; expected a number above {low}")
+    return site.inputs[0]
+
+
+@rule(layers.Threshold, quantity=Quantity.SHAPE, reference=_torch("nn.Threshold"))
+def _threshold(site: Site) -> Shape:
+    checked_number("threshold", site.layer.threshold)
+    checked_number("value", site.layer.value)
+    if site.layer.value != site.layer.threshold:
+        raise ShapeError(
+            f"value is {site.layer.value}; expected {site.layer.threshold}, as the function jumps at its threshold "
+            "otherwise and no gain is finite"
+        )
     return site.inputs[0]
 
 
