@@ -21,7 +21,9 @@ from fimtheory import layers, reporting
 from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
 from fimtheory.errors import CheckError, DataError
+from fimtheory.inference import BOUNDED
 from fimtheory.latex.chapters import chapter
+from fimtheory.latex.facts import fact_of
 from fimtheory.latex.labels import label_key
 from fimtheory.registry import Need
 from fimtheory.reporting import report, tex, typeset
@@ -108,6 +110,20 @@ def test_labels_cannot_break_out(tmp_path):
         plain = "".join(c if c.isascii() or c == "é" else f"U+{ord(c):04X}" for c in name if c != " ")
         assert plain in shown, name
     assert "root:" not in shown
+
+
+@latexmk
+def test_the_fact_of_every_rule_makes_a_clean_pdf(tmp_path):
+    """Every statement and proof, with the words for every layer type, on one sheet."""
+    facts = {}
+    for rule in ft.rules():
+        if rule.quantity in BOUNDED and rule.function.__module__.startswith("fimtheory.rules."):
+            fact = fact_of(rule.name, rule.quantity)
+            facts[label_key(fact.key)] = fact
+    made = chapter(ft.derive(_one_layer(layers.ReLU(), bias=True)))
+    document = tex(dataclasses.replace(made, facts=tuple(facts.items()), mean=None))
+    assert len(re.findall(r"\\begin\{fact\}", document)) == len(facts)
+    assert_compiles(document, tmp_path)
 
 
 @latexmk

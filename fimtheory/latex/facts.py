@@ -107,6 +107,9 @@ def layer_words(kinds: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else f"{words[0]} with {' and '.join(words[1:])} folded in"
 
 
+_BLOCK = re.compile(r"::\n\s*\n((?: +\S.*\n?)+)")
+
+
 def fact_of(rule: str, quantity: Quantity) -> Fact:
     """Return the fact behind a step: that of its inference rule or of its layer rule."""
     found = rule_named(rule)
@@ -135,6 +138,8 @@ def described(rule: Rule) -> Fact:
 
 
 def _typeset(text: str) -> str:
-    """Return part of a docstring as LaTeX, what stands in double backquotes in typewriter type."""
-    pieces = " ".join(text.split()).split("``")
+    """Return part of a docstring as LaTeX, what stands in double backquotes or in a block of code in typewriter type."""
+    text = _BLOCK.sub(lambda block: f": ``{block[1].strip()}``\n", text)
+    text = " ".join(text.split()).removesuffix("Conditions: none.").strip()
+    pieces = (text[:1].upper() + text[1:]).split("``")
     return "".join(typewriter(piece) if k % 2 else prose(piece) for k, piece in enumerate(pieces))

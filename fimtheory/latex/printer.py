@@ -201,7 +201,7 @@ class Printer(LatexPrinter):
         bottom = [f for f in (sympy.Integer(coefficient.q), *below) if f != 1]
         if not bottom:
             return self._juxtaposed(top)
-        if self._slashed and not any(factor.is_Add for factor in (*top, *bottom)):
+        if self._slashed:
             under = self._juxtaposed(bottom)
             return f"{self._juxtaposed(top)} / " + (under if len(bottom) == 1 else rf"\left({under}\right)")
         shape = "tfrac" if rest.is_number else "frac"
@@ -252,8 +252,8 @@ class Printer(LatexPrinter):
         base, power = expr.base, expr.exp
         if power.is_number and power.is_negative:
             below = base**-power
-            if self._slashed and not below.is_Add:
-                return f"1 / {self._print(below)}"
+            if self._slashed:
+                return f"1 / {self._juxtaposed([below])}"
             return rf"\frac{{1}}{{{self._print(below)}}}"
         if power == sympy.Rational(1, 2):
             return rf"\sqrt{{{self._print(base)}}}"

@@ -140,7 +140,7 @@ def lines_of(units: list[str], room: float) -> tuple[str, ...]:
     for unit in units:
         taken = width(unit) + 0.3
         if lines and used + taken <= room:
-            lines[-1] += " " + unit
+            lines[-1] += (" " if unit.startswith(("+", "-")) else r"\, ") + unit
             used += taken
         else:
             continued = unit if not lines or unit.startswith(("+", "-")) else rf"\cdot {unit}"
