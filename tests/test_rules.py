@@ -18,14 +18,14 @@ import fimtheory as ft
 from fimtheory import layers
 from fimtheory.balls import evaluated
 from fimtheory.bibliography import BIBLIOGRAPHY
-from fimtheory.claims import Quantity, Relation
+from fimtheory.claims import VALUE_BOUNDS, Quantity, Relation
 from fimtheory.registry import rules
 from fimtheory.rules.activations import ACTIVATIONS
 from fimtheory.rules.pooling import _riesz_thorin_square, adaptive_average_pool_gain
 
 # ---- every rule -------------------------------------------------------------------------------------------------
 
-BOUNDS = (Quantity.GAIN, Quantity.SLOPES, Quantity.TOKEN_NORM, Quantity.JACOBIAN_VARIANCE)
+BOUNDS = (Quantity.GAIN, Quantity.SLOPES, Quantity.JACOBIAN_VARIANCE, *VALUE_BOUNDS)
 
 
 @pytest.mark.parametrize("rule", [r for r in rules() if r.quantity in BOUNDS], ids=lambda r: r.name)

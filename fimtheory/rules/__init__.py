@@ -17,6 +17,7 @@ from fimtheory.rules import (
     shapes,
     softmax,
     structure,
+    values,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "shapes",
     "softmax",
     "structure",
+    "values",
 ]
