@@ -14,7 +14,8 @@ from fimtheory.balls import ball
 from fimtheory.errors import AssumptionError
 from fimtheory.layers import MultiHeadSelfAttention
 from fimtheory.measures.base import Place, Value, certified, evaluates
-from fimtheory.norms.rounding import gamma_n
+from fimtheory.norms.rounding import UNDERFLOW, gamma_n
+from fimtheory.norms.scaling import scale_rows
 
 
 @evaluates("token radius")
@@ -58,15 +59,17 @@ class _Heads:
 def _product_norm(left: Tensor, right: Tensor) -> arb:
     """Upper bound on ``||left^T right||``: norm of the computed product plus that of its rounding error.
 
-    Each entry is an inner product of length d, so ``|fl(A B) - A B| <= gamma_d |A| |B|`` (Higham 2002, section 3.5),
-    whose Frobenius norm is at most ``gamma_d ||A||_F ||B||_F``; underflow adds at most d 2^-1022 an entry.
+    The factors are multiplied in units of powers of two in which their largest entries are in [1/4, 1).  There each
+    entry is an inner product of length d, so ``|fl(A^T B) - A^T B| <= gamma_d |A|^T |B|`` (Higham 2002, section 3.5),
+    whose Frobenius norm is at most ``gamma_d ||A||_F ||B||_F``; what underflows adds less than `UNDERFLOW`.
     """
-    computed = left.T @ right
-    error = (
-        gamma_n(left.shape[0]) * ball(norms.vector(left.flatten()).upper) * ball(norms.vector(right.flatten()).upper)
-    )
-    underflow = left.shape[0] * ball(computed.numel()) * ball(2.0**-1022)
-    return ball(norms.dense(computed).upper) + error + underflow
+    first, second = scale_rows(left, None, "the left factor"), scale_rows(right, None, "the right factor")
+    if first.values is None or second.values is None:
+        return ball(0)
+    computed = norms.dense(first.values.T @ second.values)
+    sizes = ball(norms.vector(first.values).upper) * ball(norms.vector(second.values).upper)
+    scaled = ball(computed.upper) + ball(gamma_n(left.shape[0])) * sizes + ball(UNDERFLOW)
+    return scaled * ball(2) ** (first.exponent + second.exponent)
 
 
 @evaluates("logit norm")
