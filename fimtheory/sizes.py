@@ -154,16 +154,24 @@ def quotient(divisor: Size, what: str, value: Size) -> Size:
     return int(result) if result.is_Integer else result
 
 
-def windows(size: Size, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Size:
+def windows(
+    size: Size, kernel: Size, stride: Size, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False
+) -> Size:
     """Return how many windows fit: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 
-    >>> windows(7, 3, 2, 1, 1)
-    4
+    With ``ceil_mode`` the last window may reach beyond the padding, as long as it starts before the padding on the
+    right.
+
+    >>> windows(7, 3, 2, 1), windows(6, 3, 2), windows(6, 3, 2, ceil_mode=True)
+    (4, 2, 3)
     """
     room = sympy.expand(size + 2 * padding - dilation * (kernel - 1) - 1)
-    if room.is_negative:
+    count = sympy.floor(room / stride) + 1
+    if ceil_mode:
+        count = sympy.Min(sympy.ceiling(room / stride), sympy.floor((size + padding - sympy.Integer(1)) / stride)) + 1
+    if count.is_nonpositive or (room.is_negative and not ceil_mode):
         raise ShapeError(
             f"a window of {sympy.expand(dilation * (kernel - 1) + 1)} does not fit into {size} entries with padding "
             f"{padding}; use a larger input"
         )
-    return sympy.floor(room / stride) + 1
+    return int(count) if count.is_Integer else count

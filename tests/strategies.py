@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy
 import torch
 from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
+from drawn_windows import POOLS, pooling
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -22,10 +23,8 @@ ELEMENTWISE = (
 IMAGE_LAYERS = (
     layers.Conv2d,
     layers.BatchNorm2d,
-    layers.MaxPool2d,
-    layers.AvgPool2d,
-    layers.AdaptiveAvgPool2d,
     layers.PatchEmbedding,
+    *POOLS,
 )
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
@@ -95,30 +94,13 @@ def convolution(draw, shape, same=False):
 
 
 @st.composite
-def pooling(draw, shape):
-    _, height, width = shape
-    kind = draw(st.sampled_from([layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d]))
-    if kind is layers.AdaptiveAvgPool2d:
-        return layers.AdaptiveAvgPool2d((draw(st.integers(1, height + 2)), draw(st.integers(1, width + 2))))
-    kernel = draw(st.integers(1, min(4, height))), draw(st.integers(1, min(4, width)))
-    padding = draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))
-    stride = _pair(draw, 1, 3)
-    if kind is layers.AvgPool2d:
-        return layers.AvgPool2d(kernel, stride, padding)
-    # dilated windows may lie in the padding altogether, where the maximum of nothing is minus infinity
-    spread = tuple(min(3, (n - 1) // (k - 1)) if k > 1 else 3 for n, k in zip((height, width), kernel, strict=True))
-    dilation = draw(st.integers(1, spread[0])), draw(st.integers(1, spread[1]))
-    if dilation != (1, 1):
-        padding = (0, 0)
-    return layers.MaxPool2d(kernel, stride, padding, dilation)
-
-
-@st.composite
 def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
     kinds = ["elementwise"] * 3 + ["norm", "softmax", "move", "entries", "constant", "reduction"]
     if len(shape) == 3:
-        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["pool"] * 3 + ["patch"]
+        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["patch"]
+    if len(shape) in (2, 3, 4):
+        kinds += ["pool"] * len(shape)
     if len(shape) <= 2:
         kinds += ["linear"] * 3
     if len(shape) == 2:
@@ -252,7 +234,9 @@ def layer_graphs(draw, most=12, image=None, blocks=None):
     image = draw(st.booleans()) if image is None else image
     named = draw(st.booleans()) if blocks is None else blocks
     if image:
-        shape = draw(st.integers(1, 3)), draw(st.integers(2, 5)), draw(st.integers(2, 5))
+        volume = draw(st.integers(0, 4)) == 0
+        shape = draw(st.integers(1, 3)), *_pair(draw, 2, 5)
+        shape = (shape[0], 2, *_pair(draw, 2, 4)) if volume else shape
     else:
         shape = draw(st.sampled_from([(3,), (6,), (12,), (2, 4), (3, 6), (4, 3)]))
     here = g.add(layers.Input(shape))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.func import functional_call, jvp, vjp, vmap
+from torch_windows import WINDOWS
 
 from fimtheory import layers
 from fimtheory.claims import Quantity, Reference
@@ -129,6 +130,7 @@ TORCH += [
     (layers.Permute((1, 2, 0)), Function(lambda x: x.permute(0, 2, 3, 1)), IMAGE),
     (layers.SelectToken(2), Function(lambda x: x[:, 2]), TOKENS),
 ]
+TORCH += WINDOWS
 
 
 def randomised(module):

@@ -41,18 +41,25 @@ from fimtheory.layers.activations import (
     Tanhshrink,
     Threshold,
 )
-from fimtheory.layers.base import LAYER_TYPES, Input, Layer, Pair, Shape, Size, layer
-from fimtheory.layers.constants import (
-    AddConstant,
-    ConcatConstant,
-    MatmulConstant,
-    MultiplyConstant,
-    Scale,
-    Shift,
-)
+from fimtheory.layers.base import LAYER_TYPES, Input, Layer, Pair, Shape, Single, Size, Triple, layer
+from fimtheory.layers.constants import AddConstant, ConcatConstant, MatmulConstant, MultiplyConstant, Scale, Shift
 from fimtheory.layers.movement import Expand, Flip, IndexSelect, RepeatInterleave, Roll, Select, Slice, Tile
 from fimtheory.layers.normalisation import BatchNorm2d, LayerNorm
-from fimtheory.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fimtheory.layers.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    LpPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from fimtheory.layers.products import Gate, MatMul, Multiply, ScaledDotProductAttention
 from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
 from fimtheory.layers.structure import (
@@ -76,12 +83,19 @@ __all__ = [
     "LAYER_TYPES",
     "SELU",
     "Abs",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "Add",
     "AddConstant",
     "Amax",
     "Atan",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm2d",
     "Clamp",
     "ClassToken",
@@ -110,9 +124,12 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "LogSumExp",
+    "LpPool2d",
     "MatMul",
     "MatmulConstant",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Mean",
     "Mish",
     "MultiHeadSelfAttention",
@@ -138,6 +155,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Sin",
+    "Single",
     "Size",
     "Slice",
     "Softmax",
@@ -150,5 +168,6 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "Tile",
+    "Triple",
     "layer",
 ]

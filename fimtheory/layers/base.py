@@ -9,12 +9,14 @@ import sympy
 
 from fimtheory.errors import RuleError
 
-__all__ = ["LAYER_TYPES", "Input", "Layer", "Pair", "Shape", "Size", "layer"]
+__all__ = ["LAYER_TYPES", "Input", "Layer", "Pair", "Shape", "Single", "Size", "Triple", "layer"]
 
 Size = int | sympy.Expr
 """A positive integer, or an expression that stands for one."""
 Shape = tuple[Size, ...]
+Single = tuple[Size]
 Pair = tuple[Size, Size]
+Triple = tuple[Size, Size, Size]
 
 LAYER_TYPES: dict[str, type[Layer]] = {}
 """Every layer type by name: what a graph file may contain."""

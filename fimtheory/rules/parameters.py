@@ -95,7 +95,7 @@ for _kind in (
     layers.Input, layers.ReLU, layers.ReLU6, layers.LeakyReLU, layers.ELU, layers.CELU, layers.SELU, layers.GELU,
     layers.GELUTanh, layers.SiLU, layers.Mish, layers.Softplus, layers.Tanh, layers.Sigmoid, layers.Hardtanh,
     layers.Hardsigmoid, layers.Hardswish, layers.Softsign, layers.Softshrink, layers.Tanhshrink, layers.Softmax,
-    layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d, layers.Add, layers.Concat, layers.Flatten,
+    layers.Add, layers.Concat, layers.Flatten,
     layers.Reshape, layers.Permute, layers.Dropout, layers.Identity, layers.SelectToken, layers.LogSigmoid, layers.Abs,
     layers.Sin, layers.Cos, layers.Erf, layers.Atan, layers.QuickGELU, layers.Clamp, layers.Threshold,
 ):  # fmt: skip

@@ -1,80 +1,141 @@
-"""Pooling: exact gains per dimension, multiplied over dimensions."""
+"""Average pooling: gains per dimension, multiplied over dimensions, as the map is a Kronecker product."""
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import sympy
 
+from fimtheory import layers
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
-from fimtheory.errors import SymbolicSizeError
-from fimtheory.layers import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, Size
+from fimtheory.ensemble import no_parameters
+from fimtheory.errors import ShapeError
+from fimtheory.layers import Shape
 from fimtheory.registry import Site, rule
+from fimtheory.sizes import checked_size, checked_sizes, concrete, input_shape, windows
 from fimtheory.symmetry import Symmetry
 
-__all__ = ["adaptive_average_pool_gain", "average_pool_gain", "max_pool_gain"]
+__all__ = ["adaptive_average_pool_gain", "average_pool_gain"]
 
 _MOST_ENTRIES = 2**16
-_MAX_WINDOWS = Reference("tsuzuku2018", "appendix D")
+_OWN = Reference("fimtheory")
+_FORM = {1: "(channels, length)", 2: "(channels, height, width)", 3: "(channels, depth, height, width)"}
+_AVERAGES = {layers.AvgPool1d: 1, layers.AvgPool2d: 2, layers.AvgPool3d: 3}
+_ADAPTIVE_AVERAGES = {layers.AdaptiveAvgPool1d: 1, layers.AdaptiveAvgPool2d: 2, layers.AdaptiveAvgPool3d: 3}
 
 
-def _number(size: Size, what: str) -> int:
-    if not isinstance(size, int):
-        raise SymbolicSizeError(f"{what} is {size}; the gain of this pooling needs a number there")
-    return size
+# ---- shapes -----------------------------------------------------------------------------------------------------
 
 
-@rule(MaxPool2d, quantity=Quantity.GAIN, reference=_MAX_WINDOWS)
-def max_pool_gain(site: Site) -> Claim:
-    """Gain of max pooling: the square root of the largest number of windows an entry can be the maximum of.
-
-    Statement: per dimension ``sqrt(min(ceil(k gcd(s, d) / s), n_out))``, k the kernel, s the stride, d the dilation.
-    Conditions: none.  Proof: J selects entries, J^T J is diagonal and counts the windows that select each one; a
-    window at m s covers the entries m s + j d, and an entry lies in at most that many of them.  The 3x3/2 pool
-    at the stem of a ResNet has gain 2.
-
-    >>> max_pool_gain(Site.of(MaxPool2d((3, 3), (2, 2), (1, 1)), inputs=((64, 112, 112),))).expression
-    2
-    """
-    windows = 1
-    for k, s, d, n in zip(site.layer.kernel, site.layer.stride, site.layer.dilation, site.output[1:], strict=True):
-        k, s, d = _number(k, "kernel"), _number(s, "stride"), _number(d, "dilation")
-        covering = -(-k * math.gcd(s, d) // s)
-        windows *= min(covering, n) if isinstance(n, int) else covering
-    return Claim(Relation.LE, sympy.sqrt(windows), _MAX_WINDOWS)
+def average_pool_shape(site: Site) -> Shape:
+    """Shape of average pooling; half of a window at most is padding, as torch asks."""
+    layer, count = site.layer, _AVERAGES[type(site.layer)]
+    shape = input_shape(site, _FORM[count], count + 1)
+    kernel, stride = checked_sizes("kernel", layer.kernel, count), checked_sizes("stride", layer.stride, count)
+    padding = checked_sizes("padding", layer.padding, count, least=0)
+    if any(sympy.sympify(k - 2 * p).is_negative for k, p in zip(kernel, padding, strict=True)):
+        raise ShapeError(f"padding {padding} is more than half of the kernel {kernel}")
+    if count == 3 and any(sympy.sympify(n - k).is_negative for n, k in zip(shape[1:], kernel, strict=True)):
+        raise ShapeError(f"the volume {shape[1:]} is smaller than the kernel {kernel}, which torch refuses")
+    if layer.divisor is not None:
+        checked_size("divisor", layer.divisor)
+    each = zip(shape[1:], kernel, stride, padding, strict=True)
+    return (shape[0], *(windows(n, k, s, p, ceil_mode=layer.ceil_mode) for n, k, s, p in each))
 
 
-@rule(AvgPool2d, quantity=Quantity.GAIN, reference=Reference("fimtheory"))
+def adaptive_average_pool_shape(site: Site) -> Shape:
+    """Shape of adaptive average pooling."""
+    count = _ADAPTIVE_AVERAGES[type(site.layer)]
+    shape = input_shape(site, _FORM[count], count + 1)
+    return (shape[0], *checked_sizes("output", site.layer.output, count))
+
+
+# ---- gains ------------------------------------------------------------------------------------------------------
+
+
+@rule(layers.AvgPool1d, quantity=Quantity.GAIN, reference=_OWN)
+@rule(layers.AvgPool2d, quantity=Quantity.GAIN, reference=_OWN)
+@rule(layers.AvgPool3d, quantity=Quantity.GAIN, reference=_OWN)
 def average_pool_gain(site: Site) -> Claim:
-    """Gain of average pooling with padding that counts.
+    """Gain of average pooling.
 
-    Statement: per dimension at most ``sqrt(k (2q+1) - s q (q+1)) / k`` with ``q = ceil(k/s) - 1``; attained in the
-    limit of large inputs.  Conditions: none.  Proof: the pool in one dimension is a matrix A with A A^T Toeplitz and
-    nonnegative: windows m steps apart overlap in k - s m entries.  Its norm is at most the largest row sum
-    ``(k + 2 sum_{m=1}^{q} (k - s m)) / k^2``; in two dimensions A is a Kronecker product.
+    Statement: where every window is divided by its size k, per dimension at most
+    ``sqrt(k (2q+1) - s q (q+1)) / k`` with ``q = ceil(k/s) - 1``; attained in the limit of large inputs.  Where windows
+    at the ends are divided by fewer (padding that does not count, windows that reach beyond it), per dimension at most
+    the root of the largest row sum of A A^T or of A^T A for the 0-1-average matrix A.  With a divisor D, the first
+    times the product of k over D.  Conditions: none.  Proof: the pool in one dimension is a nonnegative matrix A;
+    ``||A||^2 = ||A A^T|| = ||A^T A||`` is at most the largest row sum of either.  Windows m steps apart overlap in at
+    most k - s m entries, so with the divisor k the row sums of A A^T are at most
+    ``(k + 2 sum_{m=1}^{q} (k - s m)) / k^2``.  In several dimensions A is a Kronecker product.
 
-    >>> average_pool_gain(Site.of(AvgPool2d((2, 2), (2, 2)), inputs=((8, 6, 6),))).expression
+    >>> average_pool_gain(Site.of(layers.AvgPool2d((2, 2), (2, 2)), inputs=((8, 6, 6),))).expression
     1/2
+    >>> average_pool_gain(Site.of(layers.AvgPool1d((2,), (2,), ceil_mode=True), inputs=((8, 5),))).expression
+    1
     """
-    square = sympy.Integer(1)
-    for k, s in zip(site.layer.kernel, site.layer.stride, strict=True):
-        k, s = _number(k, "kernel"), _number(s, "stride")
-        q = -(-k // s) - 1
-        square *= sympy.Rational(k * (2 * q + 1) - s * q * (q + 1), k * k)
-    return Claim(Relation.LE, sympy.sqrt(square), Reference("fimtheory"))
+    layer, square = site.layer, sympy.Integer(1)
+    each = zip(site.inputs[0][1:], site.output[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    for n, m, k, s, p in each:
+        k, s, p = concrete(k, "kernel"), concrete(s, "stride"), concrete(p, "padding")
+        if layer.divisor is not None:
+            square *= _even_square(k, s) * k * k
+        elif (layer.count_include_pad or p == 0) and not layer.ceil_mode:
+            square *= _even_square(k, s)
+        else:
+            n, m = concrete(n, "input size"), concrete(m, "output size")
+            square *= _uneven_square(n, m, k, s, p, zeros_count=layer.count_include_pad)
+    if layer.divisor is not None:
+        square /= sympy.Integer(layer.divisor) ** 2
+    return Claim(Relation.LE, sympy.sqrt(square), _OWN)
 
 
-@rule(AdaptiveAvgPool2d, quantity=Quantity.GAIN, reference=Reference("fimtheory"))
+def _even_square(k: int, s: int) -> sympy.Expr:
+    """Largest row sum of A A^T where every window is divided by k."""
+    q = -(-k // s) - 1
+    return sympy.Rational(k * (2 * q + 1) - s * q * (q + 1), k * k)
+
+
+def _uneven_square(n: int, m: int, k: int, s: int, p: int, *, zeros_count: bool) -> sympy.Expr:
+    """Largest row sum of A A^T or of A^T A, the smaller, for m windows over n entries.
+
+    Only rows within a few windows of an end differ from those of a large input: whole strides are left out of the
+    middle.
+    """
+    least = 8 * (k + s + p)
+    if n > least:
+        left_out = (n - least) // s
+        n, m = n - left_out * s, m - left_out
+    low, high = (-p, n + p) if zeros_count else (0, n)
+    starts = [i * s - p for i in range(m)]
+    divisors = [min(start + k, high) - max(start, low) for start in starts]
+    if set(divisors) == {k}:
+        return _even_square(k, s)
+    entries = [set(range(max(start, 0), min(start + k, n))) for start in starts]
+    rows, columns = [Fraction(0)] * m, [Fraction(0)] * n
+    for i in range(m):
+        for j in range(max(0, i - k // s), min(m, i + k // s + 1)):
+            rows[i] += Fraction(len(entries[i] & entries[j]), divisors[i] * divisors[j])
+        for entry in entries[i]:
+            columns[entry] += Fraction(len(entries[i]), divisors[i] ** 2)
+    return _rational(min(max(rows), max(columns)))
+
+
+def _rational(number: Fraction) -> sympy.Expr:
+    return sympy.Rational(number.numerator, number.denominator)
+
+
+@rule(layers.AdaptiveAvgPool1d, quantity=Quantity.GAIN, reference=_OWN)
+@rule(layers.AdaptiveAvgPool2d, quantity=Quantity.GAIN, reference=_OWN)
+@rule(layers.AdaptiveAvgPool3d, quantity=Quantity.GAIN, reference=_OWN)
 def adaptive_average_pool_gain(site: Site) -> Claim:
     """Gain of adaptive average pooling from n to m entries, per dimension.
 
     Statement: ``sqrt(m/n)`` if one of m, n divides the other (exact; the global pool has gain 1/sqrt(H W)), else at
     most ``sqrt(||A||_inf ||A||_1)`` for the 0-1-average matrix A.  Conditions: none.  Proof: in the first case the
     windows are disjoint and of one size, or repeat single entries; the second is Riesz-Thorin between l1 and
-    l-infinity.  Both maps are Kronecker products over dimensions.
+    l-infinity.  The map is a Kronecker product over dimensions.
 
-    >>> adaptive_average_pool_gain(Site.of(AdaptiveAvgPool2d((1, 1)), inputs=((512, 7, 7),))).expression
+    >>> adaptive_average_pool_gain(Site.of(layers.AdaptiveAvgPool2d((1, 1)), inputs=((512, 7, 7),))).expression
     1/7
     """
     square, exact = sympy.Integer(1), True
@@ -82,13 +143,13 @@ def adaptive_average_pool_gain(site: Site) -> Claim:
         if m == 1:
             square = square / n
             continue
-        n, m = _number(n, "input size"), _number(m, "output size")
+        n, m = concrete(n, "input size"), concrete(m, "output size")
         if n % m == 0 or m % n == 0:
             square *= sympy.Rational(m, n)
         else:
             square *= _riesz_thorin_square(n, m)
             exact = False
-    return Claim(Relation.EQ if exact else Relation.LE, sympy.sqrt(square), Reference("fimtheory"))
+    return Claim(Relation.EQ if exact else Relation.LE, sympy.sqrt(square), _OWN)
 
 
 def _riesz_thorin_square(n: int, m: int) -> sympy.Expr:
@@ -104,34 +165,27 @@ def _riesz_thorin_square(n: int, m: int) -> sympy.Expr:
         start, end = i * n // m, -(-(i + 1) * n // m)
         for j in range(start, end):
             column[j] += Fraction(1, end - start)
-    largest = max(column)
-    return sympy.Rational(largest.numerator, largest.denominator)
+    return _rational(max(column))
 
 
-def _deterministic(site: Site, gain: Claim) -> Claim:
-    return Claim(Relation.LE, gain.expression**2, gain.reference, status=Status.EXPECTED)
+# ---- everything else --------------------------------------------------------------------------------------------
 
 
-@rule(MaxPool2d, quantity=Quantity.JACOBIAN_VARIANCE, reference=_MAX_WINDOWS)
-def max_pool_jacobian_variance(site: Site) -> Claim:
-    """``||A J||_F^2 <= ||A||^2 ||J||_F^2`` for the selection A made at this input."""
-    return _deterministic(site, max_pool_gain(site))
-
-
-@rule(AvgPool2d, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("fimtheory"))
 def average_pool_jacobian_variance(site: Site) -> Claim:
     """``||A J||_F^2 <= ||A||^2 ||J||_F^2``."""
-    return _deterministic(site, average_pool_gain(site))
+    gain = average_pool_gain(site) if type(site.layer) in _AVERAGES else adaptive_average_pool_gain(site)
+    return Claim(Relation.LE, gain.expression**2, _OWN, status=Status.EXPECTED)
 
 
-@rule(AdaptiveAvgPool2d, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("fimtheory"))
-def adaptive_average_pool_jacobian_variance(site: Site) -> Claim:
-    """``||A J||_F^2 <= ||A||^2 ||J||_F^2``."""
-    return _deterministic(site, adaptive_average_pool_gain(site))
-
-
-@rule(AvgPool2d, quantity=Quantity.SYMMETRY, reference=Reference("fimtheory"))
-@rule(AdaptiveAvgPool2d, quantity=Quantity.SYMMETRY, reference=Reference("fimtheory"))
 def linear_pool_symmetry(site: Site) -> Symmetry:
     """An average is linear, hence odd."""
     return Symmetry.ODD
+
+
+for _kind in (*_AVERAGES, *_ADAPTIVE_AVERAGES):
+    _shape = average_pool_shape if _kind in _AVERAGES else adaptive_average_pool_shape
+    _torch = Reference("torch", f"nn.{_kind.__name__}")
+    rule(_kind, quantity=Quantity.SHAPE, reference=_torch)(_shape)
+    rule(_kind, quantity=Quantity.PARAMETERS, reference=_torch)(no_parameters)
+    rule(_kind, quantity=Quantity.JACOBIAN_VARIANCE, reference=_OWN)(average_pool_jacobian_variance)
+    rule(_kind, quantity=Quantity.SYMMETRY, reference=_OWN)(linear_pool_symmetry)

@@ -214,34 +214,6 @@ def _dropout(site: Site) -> Shape:
     return site.inputs[0]
 
 
-# ---- pooling ----------------------------------------------------------------------------------------------------
-
-
-def _pooled(site: Site, dilation: Shape) -> Shape:
-    shape, layer = _image(site), site.layer
-    sizes = _windows2d(shape, layer, dilation)
-    for kernel, padding in zip(layer.kernel, layer.padding, strict=True):
-        if sympy.sympify(kernel - 2 * padding).is_negative:
-            raise ShapeError(f"padding {layer.padding} is more than half of the kernel {layer.kernel}")
-    return (shape[0], *sizes)
-
-
-@rule(layers.MaxPool2d, quantity=Quantity.SHAPE, reference=_torch("nn.MaxPool2d"))
-def _max_pool(site: Site) -> Shape:
-    return _pooled(site, checked_sizes("dilation", site.layer.dilation, 2))
-
-
-@rule(layers.AvgPool2d, quantity=Quantity.SHAPE, reference=_torch("nn.AvgPool2d"))
-def _avg_pool(site: Site) -> Shape:
-    return _pooled(site, (1, 1))
-
-
-@rule(layers.AdaptiveAvgPool2d, quantity=Quantity.SHAPE, reference=_torch("nn.AdaptiveAvgPool2d"))
-def _adaptive_avg_pool(site: Site) -> Shape:
-    shape = _image(site)
-    return (shape[0], *checked_sizes("output", site.layer.output, 2))
-
-
 # ---- structure --------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,49 @@
+"""Hypothesis strategies for layers of windows over (C, L), (C, H, W) and (C, D, H, W)."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from fimtheory import layers
+
+MAX_POOLS = {2: layers.MaxPool1d, 3: layers.MaxPool2d, 4: layers.MaxPool3d}
+AVERAGE_POOLS = {2: layers.AvgPool1d, 3: layers.AvgPool2d, 4: layers.AvgPool3d}
+ADAPTIVE_AVERAGES = {2: layers.AdaptiveAvgPool1d, 3: layers.AdaptiveAvgPool2d, 4: layers.AdaptiveAvgPool3d}
+ADAPTIVE_MAXIMA = {2: layers.AdaptiveMaxPool1d, 3: layers.AdaptiveMaxPool2d, 4: layers.AdaptiveMaxPool3d}
+POOLS = (
+    *(MAX_POOLS.values()),
+    *(AVERAGE_POOLS.values()),
+    *(ADAPTIVE_AVERAGES.values()),
+    *(ADAPTIVE_MAXIMA.values()),
+    layers.LpPool2d,
+)
+
+
+def each(draw, sizes, least, most):
+    """One whole number for each of ``sizes``, from ``least`` to ``most(size)``."""
+    return tuple(draw(st.integers(least, max(least, most(size)))) for size in sizes)
+
+
+@st.composite
+def pooling(draw, shape):
+    """Any pool that takes ``shape``."""
+    sizes, dimensions = shape[1:], len(shape)
+    kinds = [MAX_POOLS, AVERAGE_POOLS, AVERAGE_POOLS, ADAPTIVE_AVERAGES, ADAPTIVE_MAXIMA]
+    kind = draw(st.sampled_from([*(table[dimensions] for table in kinds), *([layers.LpPool2d] * (dimensions == 3))]))
+    if kind in (ADAPTIVE_AVERAGES[dimensions], ADAPTIVE_MAXIMA[dimensions]):
+        return kind(each(draw, sizes, 1, lambda n: n + 2))
+    kernel = each(draw, sizes, 1, lambda n: min(4, n))
+    padding = each(draw, kernel, 0, lambda k: k // 2)
+    stride = each(draw, sizes, 1, lambda n: 3)
+    ceil_mode = draw(st.booleans())
+    if kind is layers.LpPool2d:
+        return layers.LpPool2d(draw(st.sampled_from([1, 2, 4])), kernel, stride, ceil_mode)
+    if kind is AVERAGE_POOLS[dimensions]:
+        return kind(kernel, stride, padding, ceil_mode, draw(st.booleans()), draw(st.sampled_from([None, None, 1, 5])))
+    # dilated windows may step over all entries, which is refused
+    dilation = tuple(
+        draw(st.integers(1, min(3, (n - 1) // (k - 1)) if k > 1 else 3)) for n, k in zip(sizes, kernel, strict=True)
+    )
+    if any(d > 1 for d in dilation):
+        padding = (0,) * len(sizes)
+    return kind(kernel, stride, padding, dilation, ceil_mode)

@@ -1,0 +1,39 @@
+"""Layers of windows beside the torch modules that compute the same, with an input shape."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fimtheory import layers
+
+LINE, IMAGE, VOLUME = (3, 11), (4, 6, 7), (2, 5, 4, 6)
+
+WINDOWS = [
+    (layers.MaxPool1d((3,), (2,), (1,), (2,), True), nn.MaxPool1d(3, 2, 1, 2, ceil_mode=True), LINE),
+    (layers.MaxPool2d((3, 2), (3, 2), ceil_mode=True), nn.MaxPool2d((3, 2), (3, 2), ceil_mode=True), IMAGE),
+    (
+        layers.MaxPool3d((3, 2, 3), (2, 1, 2), (1, 0, 1), (1, 2, 1), True),
+        nn.MaxPool3d((3, 2, 3), (2, 1, 2), (1, 0, 1), (1, 2, 1), ceil_mode=True),
+        VOLUME,
+    ),
+    (layers.AvgPool1d((4,), (3,), (2,), True, False), nn.AvgPool1d(4, 3, 2, True, False), LINE),
+    (
+        layers.AvgPool2d((3, 2), (2, 3), (1, 1), True, False),
+        nn.AvgPool2d((3, 2), (2, 3), (1, 1), True, False),
+        IMAGE,
+    ),
+    (layers.AvgPool2d((3, 3), (2, 2), (1, 1), divisor=5), nn.AvgPool2d(3, 2, 1, divisor_override=5), IMAGE),
+    (
+        layers.AvgPool3d((2, 3, 2), (2, 2, 1), (1, 1, 0), True),
+        nn.AvgPool3d((2, 3, 2), (2, 2, 1), (1, 1, 0), True),
+        VOLUME,
+    ),
+    (layers.LpPool2d(2, (3, 2), (2, 2)), nn.LPPool2d(2, (3, 2), 2), IMAGE),
+    (layers.LpPool2d(4, (3, 2), (2, 3), True), nn.LPPool2d(4, (3, 2), (2, 3), ceil_mode=True), IMAGE),
+    (layers.LpPool2d(1, (3, 2), (2, 2), True), nn.LPPool2d(1, (3, 2), 2, ceil_mode=True), IMAGE),
+    (layers.AdaptiveAvgPool1d((4,)), nn.AdaptiveAvgPool1d(4), LINE),
+    (layers.AdaptiveAvgPool3d((3, 1, 7)), nn.AdaptiveAvgPool3d((3, 1, 7)), VOLUME),
+    (layers.AdaptiveMaxPool1d((4,)), nn.AdaptiveMaxPool1d(4), LINE),
+    (layers.AdaptiveMaxPool2d((4, 9)), nn.AdaptiveMaxPool2d((4, 9)), IMAGE),
+    (layers.AdaptiveMaxPool3d((3, 1, 7)), nn.AdaptiveMaxPool3d((3, 1, 7)), VOLUME),
+]
