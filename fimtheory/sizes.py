@@ -7,6 +7,7 @@ pass raises ``ShapeError`` with what was given and what was expected; the graph 
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import sympy
@@ -86,13 +87,23 @@ def checked_dims(value: Any, shape: Shape) -> tuple[int, ...]:
 
 
 def checked_number(what: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> None:
-    """Refuse what is not a finite number above ``above`` and at least ``least``."""
+    """Refuse what is not a finite number above ``above`` and at least ``least``, and what may be read as zero."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ShapeError(f"{what} is {value!r}; expected a finite number")
+    if isinstance(value, float) and _is_denormal(value):
+        raise ShapeError(
+            f"{what} is not zero but below 2^-1022, where processors may round to zero; expected a larger one"
+        )
     if not value > above:
         raise ShapeError(f"{what} is {value}; expected a number above {above}")
     if not value >= least:
         raise ShapeError(f"{what} is {value}; expected a number of at least {least}")
+
+
+def _is_denormal(value: float) -> bool:
+    """Whether a float is below the normal ones but not zero, by its bits: arithmetic may read it as zero."""
+    (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+    return 0 < bits & (2**63 - 1) < 2**52
 
 
 def concrete(size: Size, what: str) -> int:

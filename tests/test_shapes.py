@@ -5,6 +5,7 @@ import pytest
 import sympy
 import torch
 from hypothesis import assume, given
+from test_norms_oracles import flushing
 from torch import nn
 
 from fimtheory import layers
@@ -169,6 +170,22 @@ REFUSED = [
 def test_refused_layers(layer, shape, message):
     with pytest.raises(ShapeError, match=rf"node y \({type(layer).__name__}\): .*{message}"):
         shape_of(layer, shape)
+
+
+NUMBERS = [
+    layers.LeakyReLU, layers.ELU, layers.CELU, layers.Softplus, layers.Hardtanh, layers.Clamp, layers.Softshrink,
+    layers.Softmax, layers.Scale, layers.Shift, layers.Dropout, lambda v: layers.Threshold(v, v),
+    lambda v: layers.BatchNorm2d(2, v), lambda v: layers.LayerNorm(3, v), lambda v: layers.L2Normalize(0, v),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", NUMBERS)
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("sign", [1, -(2**63) + 1])
+def test_numbers_that_may_be_read_as_zero_are_refused(layer, flush, sign):
+    value = torch.tensor([sign]).view(torch.float64).item()
+    with flushing(flush), pytest.raises(ShapeError, match=r"not zero but below 2\^-1022"):
+        shape_of(layer(value), (2, 3, 3))
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (-1,), (2.5,), 3, (sympy.Symbol("h", negative=True),)])
