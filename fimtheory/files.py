@@ -20,6 +20,8 @@ from fimtheory.layers import LAYER_TYPES, Layer
 __all__ = ["graph_from_json", "graph_to_json", "load_graph", "read_json", "save_graph", "write_json"]
 
 MAX_BYTES = 256 * 2**20
+_MOST_SIZES = 64
+_MOST_INDICES = 2**20
 _FORMAT = "fimtheory-graph"
 
 
@@ -161,8 +163,9 @@ def _field_from_json(value: Any, hint: Any, where: str) -> Any:
         return graph_from_json(value, where=where)
     if get_origin(hint) is tuple:
         parts = get_args(hint)
-        if not isinstance(value, list) or len(value) > 64 or (Ellipsis not in parts and len(value) != len(parts)):
-            raise FormatError(f"{where}: expected a list of {len(parts) if Ellipsis not in parts else 'up to 64'}")
+        most = _MOST_INDICES if parts[0] is int else _MOST_SIZES
+        if not isinstance(value, list) or len(value) > most or (Ellipsis not in parts and len(value) != len(parts)):
+            raise FormatError(f"{where}: expected a list of {len(parts) if Ellipsis not in parts else f'up to {most}'}")
         each = [parts[0]] * len(value) if Ellipsis in parts else list(parts)
         return tuple(_field_from_json(v, h, f"{where}[{k}]") for k, (v, h) in enumerate(zip(value, each, strict=True)))
     if get_origin(hint) is Literal and value in get_args(hint):

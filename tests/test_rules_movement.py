@@ -8,13 +8,14 @@ import torch
 from drawn import movement
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_layer import claim_of, gain_of, module_of, site_of
+from one_layer import claim_of, gain_of, graph_of, module_of, site_of
 from oracles import jacobian, norm, single
 
 from fimtheory import layers
 from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError
 from fimtheory.expressions import size_symbol
+from fimtheory.files import graph_from_json, graph_to_json
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
@@ -83,6 +84,11 @@ REFUSED = [
 def test_refused_moves(layer, shape, message):
     with pytest.raises(ShapeError, match=message):
         site_of(layer, shape)
+
+
+def test_a_long_selection_survives_a_file():
+    graph = graph_of(layers.IndexSelect(0, tuple(k % 7 for k in range(300))), shape=(7,))
+    assert graph_from_json(graph_to_json(graph)) == graph
 
 
 def test_moves_of_symbolic_sizes():

@@ -13,7 +13,7 @@ from fimtheory.ensemble import Initial, Parameter, Parameters, no_parameters
 from fimtheory.errors import ShapeError
 from fimtheory.layers import Shape
 from fimtheory.registry import Site, rule
-from fimtheory.sizes import checked_dim, checked_number, checked_size, equal, expect, same_shape
+from fimtheory.sizes import checked_dim, checked_number, checked_size, equal, expect, repeats_to, same_shape
 from fimtheory.symmetry import Symmetry
 
 __all__ = ["affine_gain", "factor_gain", "folded_constant_gain", "shifted_gain"]
@@ -38,9 +38,7 @@ def _sizes(shape: Any) -> Shape:
 @rule(layers.MultiplyConstant, quantity=Quantity.SHAPE, reference=_torch("aten.mul"))
 def _broadcast(site: Site) -> Shape:
     (shape,), constant = site.inputs, _sizes(site.layer.shape)
-    batch: Shape = (1, *shape)
-    pairs = zip(reversed(constant), reversed(batch), strict=False)
-    if len(constant) > len(batch) or not all(equal(size, 1) or equal(size, whole) for size, whole in pairs):
+    if not repeats_to(constant, (1, *shape)):
         raise ShapeError(
             f"a constant of shape {constant} would enlarge an input of shape {shape}; put an Expand before it"
         )
