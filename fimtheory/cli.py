@@ -1,13 +1,15 @@
 """The command line: ``fimtheory derive | bound | estimate | verify | report | check | rules | families``.
 
-Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr).  With
-``--json`` stdout is exactly one JSON object; everything else goes to stderr.
+Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
+of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
+stderr where that is a terminal.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from fimtheory import tables
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
 from fimtheory.errors import CheckError, FimTheoryError
+from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
 from fimtheory.targets import Target, parse_shape, resolve
@@ -38,13 +41,17 @@ TargetName = Annotated[str, typer.Argument(help="Family (resnet18), zoo:NAME, or
 InputShape = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3,32,32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt (loaded weights-only).")]
-Seed = Annotated[int, typer.Option(help="Seed of random weights, data and searches.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights, data and searches.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Data = Annotated[str | None, typer.Option(help="digits | random:N | npz:PATH | imagefolder:PATH | cifar10:PATH.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TokenVariance = Annotated[
     str | None, typer.Option(help="Assume that tokens entering a layer norm have at least this variance.")
 ]
+
+
+Starts = Annotated[int, typer.Option(min=1, max=100_000, help="Starts of the search for the worst input.")]
+Steps = Annotated[int, typer.Option(min=0, help="Ascent steps from each start.")]
 
 
 def _print_json(value: Any) -> None:
@@ -61,6 +68,8 @@ def derive(
     as_json: AsJson = False,
 ) -> None:
     """Print the theorem for an architecture, with every step of its proof."""
+    if save is not None:
+        require_json_path(save)
     made = resolve(target, parse_shape(input_shape), classes)
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
@@ -90,8 +99,8 @@ def bound(
     model = made.model(weights, seed, device)
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
-    found = evaluate(derivation, model, progress=True)
-    usual = evaluate(derive_baseline(made.graph), model, progress=True)
+    found = evaluate(derivation, model, progress=_err.is_terminal)
+    usual = evaluate(derive_baseline(made.graph), model, progress=_err.is_terminal)
     if as_json:
         _print_json(tables.bound_json(made.name, derivation, found, usual))
     else:
@@ -108,7 +117,7 @@ def estimate(
     seed: Seed = 0,
     device: Device = "auto",
     data: Data = None,
-    n: Annotated[int | None, typer.Option("--n", help="Use this many inputs of the data.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Use this many inputs of the data.")] = None,
     method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
     level: Annotated[float | None, typer.Option(help="Confidence of an upper limit by Lanczos.")] = None,
     as_json: AsJson = False,
@@ -119,7 +128,7 @@ def estimate(
     made = resolve(target, parse_shape(input_shape), classes)
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
-    found = estimates_on(model, inputs, method, level=level, seed=seed, progress=True)
+    found = estimates_on(model, inputs, method, level=level, seed=seed, progress=_err.is_terminal)
     if as_json:
         _print_json(tables.estimates_json(found))
     else:
@@ -136,10 +145,10 @@ def verify(
     device: Device = "auto",
     data: Data = None,
     n: Annotated[
-        int | None, typer.Option("--n", help="Use this many inputs of the data; by default at most 64.")
+        int | None, typer.Option("--n", min=1, help="Use this many inputs of the data; by default at most 64.")
     ] = None,
-    starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
-    steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
+    starts: Starts = 32,
+    steps: Steps = 100,
     as_json: AsJson = False,
 ) -> None:
     """Derive, replay and evaluate the bound, then try to exceed it on data and by search."""
@@ -148,7 +157,9 @@ def verify(
     made = resolve(target, parse_shape(input_shape), classes)
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed, at_most=64).to(next(model.parameters()))
-    verdict = verify_model(model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=True)
+    verdict = verify_model(
+        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=_err.is_terminal
+    )
     if as_json:
         _print_json(verdict.to_json())
     else:
@@ -168,16 +179,18 @@ def report(
     device: Device = "auto",
     data: Data = None,
     n: Annotated[
-        int | None, typer.Option("--n", help="Use this many inputs of the data; by default at most 64.")
+        int | None, typer.Option("--n", min=1, help="Use this many inputs of the data; by default at most 64.")
     ] = None,
-    starts: Annotated[int, typer.Option(help="Starts of the search for the worst input.")] = 32,
-    steps: Annotated[int, typer.Option(help="Ascent steps from each start.")] = 100,
+    starts: Starts = 32,
+    steps: Steps = 100,
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
 ) -> None:
     """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed)."""
     from fimtheory.reporting import report as write_report
+    from fimtheory.reporting import require_directory
     from fimtheory.verification import verify as verify_model
 
+    require_directory(out)
     made = [resolve(target, parse_shape(input_shape), classes) for target in targets]
     chapters: list[Any] = []
     for each in made:
@@ -187,7 +200,9 @@ def report(
         model = each.model(weights, seed, device)
         inputs = _inputs(each, data, n, seed, at_most=64).to(next(model.parameters()))
         chapters.append(
-            verify_model(model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, progress=True)
+            verify_model(
+                model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, progress=_err.is_terminal
+            )
         )
     for path in write_report(chapters, out):
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
@@ -267,10 +282,19 @@ def main() -> None:
         sys.exit(_fail("interrupted"))
     except Exception as error:
         message = getattr(error, "format_message", None)  # of typer's usage errors, whose classes are private
-        if message is None:
-            raise
-        sys.exit(_fail(message()))
+        if message is not None:
+            sys.exit(_fail(message()))
+        if _out_of_memory(error):
+            sys.exit(_fail(f"out of memory; use fewer --starts, a smaller --input or a larger machine: {error}"))
+        traceback.print_exc()
+        sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch in one of two ways, could not allocate memory."""
+    texts = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in texts))
 
 
 def _fail(message: str) -> int:

@@ -17,7 +17,9 @@ from fimtheory.expressions import from_json, to_json
 from fimtheory.graph import MAX_NODES, LayerGraph, Node, Repeat
 from fimtheory.layers import LAYER_TYPES, Layer
 
-__all__ = ["graph_from_json", "graph_to_json", "load_graph", "read_json", "save_graph", "write_json"]
+__all__ = [
+    "graph_from_json", "graph_to_json", "load_graph", "read_json", "require_json_path", "save_graph", "write_json",
+]  # fmt: skip
 
 MAX_BYTES = 256 * 2**20
 _MOST_SIZES = 64
@@ -60,15 +62,31 @@ def read_json(path: str | Path) -> Any:
         raise FormatError(f"{path}: not a JSON file, or truncated: {error}") from None
 
 
+def require_json_path(path: str | Path) -> Path:
+    """Return ``path`` if a JSON file may be written there; asked before the work whose result it is to hold.
+
+    Raises
+    ------
+    FormatError
+        It does not end in .json, by which targets and proofs are known, is a directory, or lies in none.
+    """
+    target = Path(path)
+    if target.suffix != ".json":
+        raise FormatError(f"{str(path)!r}: expected the path of a file that ends in .json, such as proof.json")
+    if target.is_dir() or not target.parent.is_dir():
+        raise FormatError(f"{path}: cannot be written: it is a directory, or {target.parent} is none")
+    return target
+
+
 def write_json(value: Any, path: str | Path) -> None:
     """Write a JSON value through a temporary file beside ``path``, so that nothing half-written is left.
 
     Raises
     ------
     FormatError
-        The file cannot be written.
+        The file cannot be written, or is not called .json.
     """
-    target = Path(path)
+    target = require_json_path(path)
     partial = target.with_name(target.name + ".partial")
     try:
         partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

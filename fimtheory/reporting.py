@@ -24,7 +24,7 @@ from fimtheory.latex.labels import label_key, prose, typewriter
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation
 
-__all__ = ["Reportable", "compiled", "report", "tex", "typeset"]
+__all__ = ["Reportable", "compiled", "report", "require_directory", "tex", "typeset"]
 
 _CITED = re.compile(r"\\cite(?:\[\{[^\]]*\}\]|\[[^\]]*\])?\{([A-Za-z0-9.-]+)\}")
 _SECONDS = 180
@@ -72,8 +72,8 @@ def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) 
     DataError
         A target is something else, or a file cannot be written.
     """
+    directory = require_directory(out)
     chapters = _numbered([_chapter(target) for target in targets])
-    directory = Path(out)
     written: list[Path] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,23 @@ def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) 
     except OSError as error:
         raise DataError(f"{directory}: the report cannot be written: {error.strerror or error}") from None
     return written
+
+
+def require_directory(path: str | Path) -> Path:
+    """Return ``path`` if it is a directory to write in, or may be made one; nothing is made yet.
+
+    Raises
+    ------
+    DataError
+        It is a file, lies in one, or permission is missing.
+    """
+    directory = Path(path)
+    nearest = next(each for each in (directory, *directory.absolute().parents) if os.path.exists(each))
+    if not nearest.is_dir():
+        raise DataError(f"{directory}: the report cannot be written: {nearest} is not a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DataError(f"{directory}: the report cannot be written: no permission to write in {nearest}")
+    return directory
 
 
 def _chapter(target: Target) -> Chapter:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import fimtheory as ft
-from fimtheory import layers
+from fimtheory import cli, layers
 
 SMALL = ("mlp", "--input", "1,4,4", "--classes", "3")
 
@@ -73,15 +73,29 @@ def test_rules_and_families_list_what_is_registered():
         (("bound", "mlp", "--device", "tpu"), "tpu"),
         (("derive", "mlp", "--token-variance", "-1"), "token_variance"),
         (("derive", "--bogus"), "bogus"),
+        (("derive", "resnet18", "--save", "proof"), ".json"),
+        (("derive", "MLP", "--save", "."), ".json"),
+        (("derive", "MLP", "--save", "/"), ".json"),
+        (("derive", "MLP", "--save", ""), ".json"),
+        (("derive", "MLP", "--save", "no/such/folder.json"), "no/such is none"),
+        (("verify", *SMALL, "--starts", "0"), "--starts"),
+        (("verify", *SMALL, "--starts", "1000000000"), "--starts"),
+        (("verify", *SMALL, "--steps", "-1"), "--steps"),
+        (("verify", *SMALL, "--n", "0"), "--n"),
+        (("verify", *SMALL, "--seed", "-1"), "--seed"),
+        (("report", "vgg16", "--out", "/dev/null/reports"), "not a directory"),
         (("estimate", "mlp", "--method", "guess"), "guess"),
     ],
 )
-def test_bad_input_exits_2_with_one_line(arguments, words, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert words in done.stderr
+def test_bad_input_exits_2_with_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fimtheory", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    printed = capsys.readouterr()
+    assert (left.value.code, printed.out) == (2, "")
+    assert len(printed.err.strip().splitlines()) == 1
+    assert words in printed.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +112,27 @@ def test_a_saved_graph_is_a_target_and_a_truncated_one_is_refused(tmp_path):
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
 
 
-def test_nothing_is_left_behind_when_a_file_cannot_be_written(tmp_path):
-    done = run("derive", "MLP", "--save", tmp_path / "no" / "such" / "folder.json")
-    assert done.returncode == 2
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes"), 2),
+        (RuntimeError("something that fimtheory did not foresee"), 3),
+    ],
+)
+def test_a_lack_of_memory_is_bad_input_and_a_fault_of_the_program_is_neither_that_nor_a_violation(
+    error, status, monkeypatch, capsys
+):
+    def broken(**options):
+        raise error
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == status
+    assert ("Traceback" in capsys.readouterr().err) == (status == 3)
+
+
+def test_no_progress_is_drawn_where_stderr_is_no_terminal():
+    done = run("verify", *SMALL, "--data", "random:4", "--starts", 4, "--steps", 3)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -160,6 +160,12 @@ def test_nothing_half_written_is_left(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["good.json"]
 
 
+@pytest.mark.parametrize("path", ["", ".", "/", "proof", "proof.txt"])
+def test_files_that_could_not_be_named_as_a_target_are_not_written(path):
+    with pytest.raises(FormatError, match=r"ends in \.json"):
+        write_json({}, path)
+
+
 def linear(**changes):
     return {"type": "Linear", "in_features": 4, "out_features": 3, "bias": True} | changes
 
