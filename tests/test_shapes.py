@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import sympy
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from test_norms_oracles import flushing
 from torch import nn
 
@@ -38,11 +38,12 @@ images = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
 
 
 def torch_shape(module, shape):
-    """Output shape of a torch module, or None where torch refuses the input."""
+    """Output shape of a torch module, or None where torch refuses the input or makes infinite numbers of zeros."""
     try:
-        return tuple(module(torch.zeros(1, *shape)).shape[1:])
+        made = module(torch.zeros(1, *shape))
     except (RuntimeError, ValueError):
         return None
+    return tuple(made.shape[1:]) if made.isfinite().all() else None
 
 
 def assert_same_shape(layer, shape, expected):
@@ -63,6 +64,7 @@ def test_convolution_against_torch(shape, kernel, stride, padding, dilation, gro
 
 
 @given(images, pairs, pairs, paddings, pairs)
+@example((1, 2, 2), (2, 2), (1, 1), (1, 1), (3, 3))  # a window that sees nothing but padding
 def test_max_pool_against_torch(shape, kernel, stride, padding, dilation):
     assert_same_shape(
         layers.MaxPool2d(kernel, stride, padding, dilation),
@@ -154,6 +156,7 @@ REFUSED = [
     (layers.Softmax(0.0), (3,), "temperature is 0.0"),
     (layers.Dropout(1.5), (3,), "p is 1.5"),
     (layers.MaxPool2d((2, 2), (2, 2), (2, 2)), (3, 8, 8), "more than half of the kernel"),
+    (layers.MaxPool2d((2, 2), (1, 1), (1, 1), (3, 3)), (1, 2, 2), "steps over all 2 entries"),
     (layers.AvgPool2d((9, 9), (1, 1)), (3, 8, 8), "does not fit"),
     (layers.AdaptiveAvgPool2d((0, 1)), (3, 8, 8), "output is 0"),
     (layers.Concat(3), (3, 8, 8), "dim is 3; expected 0 to 2"),
@@ -192,6 +195,11 @@ def test_numbers_that_may_be_read_as_zero_are_refused(layer, flush, sign):
 def test_refused_inputs(shape):
     with pytest.raises(ShapeError, match="node x"):
         LayerGraph([Node("x", layers.Input(shape)), Node("y", layers.Identity(), ("x",))])
+
+
+def test_windows_of_any_size_are_checked_at_once():
+    padding = 2**40
+    assert shape_of(layers.MaxPool1d((2 * padding,), (1,), (padding,)), (1, 4)) == (1, 5)
 
 
 def joined(layer, first, second):

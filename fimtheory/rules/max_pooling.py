@@ -45,10 +45,15 @@ def max_pool_shape(site: Site) -> Shape:
 
 
 def _require_entries(*sizes: Size) -> None:
-    """Refuse a window that begins in the padding and steps over all entries; sizes that are symbols pass."""
+    """Refuse a window that begins in the padding and steps over all entries; sizes that are symbols pass.
+
+    Steps longer than the input are needed for that.  A window of such steps fits only if it has few of them.
+    """
     if not all(isinstance(size, int) for size in sizes):
         return
     n, k, s, p, d = (int(size) for size in sizes)
+    if d <= n:
+        return
     for start in range(-p, 0, s):
         steps = -(start // d)
         if steps >= k or start + steps * d >= n:
