@@ -22,7 +22,7 @@ class Work:
     def __str__(self) -> str:
         where = f"{self.venue}, {self.year}." if self.venue else f"{self.year}."
         title = self.title if self.title.endswith("?") else f"{self.title}."
-        return f"{self.authors}. {title} {where}" + (f" arXiv:{self.arxiv}." if self.arxiv else "")
+        return f"{self.authors.removesuffix('.')}. {title} {where}" + (f" arXiv:{self.arxiv}." if self.arxiv else "")
 
 
 BIBLIOGRAPHY: dict[str, Work] = {

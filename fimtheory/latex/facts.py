@@ -67,9 +67,11 @@ _WORDS = {
     "BatchNorm2d": "batch norm",
     "LayerNorm": "layer norm",
     "GELUTanh": "GELU (tanh)",
-    "MaxPool2d": "max pooling",
-    "AvgPool2d": "average pooling",
-    "AdaptiveAvgPool2d": "average pooling",
+    **{f"MaxPool{n}d": "max pooling" for n in (1, 2, 3)},
+    **{f"AdaptiveMaxPool{n}d": "adaptive max pooling" for n in (1, 2, 3)},
+    "LpPool2d": "pooling by a norm",
+    **{f"AvgPool{n}d": "average pooling" for n in (1, 2, 3)},
+    **{f"AdaptiveAvgPool{n}d": "average pooling" for n in (1, 2, 3)},
     "Flatten": "flattening",
     "Reshape": "reshaping",
     "Permute": "permutation",
@@ -138,7 +140,7 @@ def described(rule: Rule) -> Fact:
 
 
 def _typeset(text: str) -> str:
-    """Return part of a docstring as LaTeX, what stands in double backquotes or in a block of code in typewriter type."""
+    """Return part of a docstring as LaTeX: double backquotes and blocks of code are in typewriter type."""
     text = _BLOCK.sub(lambda block: f": ``{block[1].strip()}``\n", text)
     text = " ".join(text.split()).removesuffix("Conditions: none.").strip()
     pieces = (text[:1].upper() + text[1:]).split("``")

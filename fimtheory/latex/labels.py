@@ -122,7 +122,7 @@ def prose(statement: str) -> str:
 
 def _words(text: str) -> str:
     """Return running text, whose spaces may break and whose hyphens and commas are ordinary."""
-    return " ".join(escaped(word, breaks=len(word) > _LONGEST_WORD) for word in text.split(" "))
+    return " ".join(escaped(word, breaks=len(word) > 2 * _LONGEST_WORD) for word in text.split(" "))
 
 
 def _balanced(piece: str) -> bool:

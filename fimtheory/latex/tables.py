@@ -69,7 +69,10 @@ class LayerRow:
 @final
 @dataclass(frozen=True, slots=True)
 class BlockRows:
-    """One block with its value and what it contributes to the bound, in decades; its layers with theirs."""
+    """One block with its value and what it contributes to the bound, in decades; its layers with theirs.
+
+    ``rule`` is empty where the layers below say it.
+    """
 
     block: str
     rule: str
@@ -91,10 +94,10 @@ class Total:
 
 
 def ranges(names: Sequence[str]) -> list[str]:
-    """Return names as LaTeX, three or more that differ by consecutive numbers as a range.
+    r"""Return names as LaTeX, three or more that differ by consecutive numbers as a range.
 
-    >>> ranges(["a.1", "a.2", "a.3", "b"])[0].count("texttt")
-    2
+    >>> print(ranges(["a.b1", "a.b2", "a.b3", "c"]))
+    ['\\texttt{a.\\allowbreak{}b1} to \\texttt{b3}', '\\texttt{c}']
     """
     made: list[str] = []
     runs: list[list[str]] = []
@@ -105,7 +108,7 @@ def ranges(names: Sequence[str]) -> list[str]:
             runs.append([name])
     for run in runs:
         if len(run) > 2:
-            made.append(f"{typewriter(run[0])} to {typewriter(run[-1])}")
+            made.append(f"{typewriter(run[0])} to {typewriter(run[-1].rpartition('.')[2])}")
         else:
             made += map(typewriter, run)
     return made
@@ -153,7 +156,7 @@ def layer_rows(derivation: Derivation, evaluation: Evaluation) -> tuple[BlockRow
             made.append(BlockRows(typewriter(row.target), words, _certificate(row), (), *own))
         else:
             layers = [r for r in pending if rule_named(r.rule) is not None and (r.log10 != 0 or r.method)]
-            made.append(BlockRows(typewriter(row.block), "block", "", tuple(map(_layer_row, layers)), *own))
+            made.append(BlockRows(typewriter(row.block), "", "", tuple(map(_layer_row, layers)), *own))
         pending = []
     if derivation.theorem.head == "softmax" and derivation.temperature.is_Rational:
         factor = math.log10(1 / (2 * float(derivation.temperature) ** 2))
