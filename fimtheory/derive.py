@@ -14,6 +14,7 @@ from fimtheory.derivation import INDEX, Derivation, Instance, Lemma
 from fimtheory.errors import AssumptionError, FimTheoryError, GraphError
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.regions import Region, head_of, regions, without_variance
+from fimtheory.symmetry import Symmetry, symmetry_of
 
 __all__ = ["baseline", "derive"]
 
@@ -142,8 +143,10 @@ def _letters() -> Iterator[str]:
 
 
 def _title(graph: LayerGraph, group: list[Region]) -> str:
+    """Name of the first block, or of its first layer with random weights."""
     first = group[0]
-    return first.block or first.members[-1]
+    weighted = (member for member in first.members if symmetry_of(graph, member) is Symmetry.FRESH)
+    return first.block or next(weighted, first.members[-1])
 
 
 def _positive(value: Number, what: str) -> sympy.Expr:

@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteError",
     "RuleError",
     "ShapeError",
+    "SourceError",
     "SymbolicSizeError",
     "TargetError",
     "WeightsError",
@@ -78,3 +79,7 @@ class DataError(FimTheoryError):
 
 class TargetError(FimTheoryError):
     """A TARGET names nothing that can be loaded."""
+
+
+class SourceError(FimTheoryError):
+    """A model cannot be imported, or its graph does not compute what the model does."""

@@ -1,0 +1,8 @@
+"""Readers of ATen operations, one file per family.  Importing this package registers them."""
+
+from __future__ import annotations
+
+from fimtheory.sources.operations import elementwise, movement, normalisation, products, weights
+from fimtheory.sources.operations.registry import arguments_of, reader_of
+
+__all__ = ["arguments_of", "elementwise", "movement", "normalisation", "products", "reader_of", "weights"]

@@ -1,0 +1,211 @@
+"""Elementwise operations, sums and scalings."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace as Call
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimtheory import layers
+from fimtheory.layers import Layer
+from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.layout import Traced, UnsupportedError
+from fimtheory.sources.operations.movement import expanded
+from fimtheory.sources.operations.registry import reads
+
+aten: Any = torch.ops.aten
+
+for _target, _kind in (
+    (aten.relu.default, layers.ReLU),
+    (aten.relu6.default, layers.ReLU6),
+    (aten.sigmoid.default, layers.Sigmoid),
+    (aten.silu.default, layers.SiLU),
+    (aten.mish.default, layers.Mish),
+    (aten.tanh.default, layers.Tanh),
+    (aten.hardswish.default, layers.Hardswish),
+    (aten.hardsigmoid.default, layers.Hardsigmoid),
+    (aten.selu.default, layers.SELU),
+    (aten.log_sigmoid.default, layers.LogSigmoid),
+    (aten.abs.default, layers.Abs),
+    (aten.erf.default, layers.Erf),
+    (aten.sin.default, layers.Sin),
+    (aten.cos.default, layers.Cos),
+    (aten.atan.default, layers.Atan),
+):
+
+    def _elementwise(g: GraphBuilder, call: Call, kind: type[Layer] = _kind) -> Traced:
+        return g.add(kind(), call.input)
+
+    reads(_target)(_elementwise)
+
+
+@reads(aten.gelu.default)
+def gelu(g: GraphBuilder, call: Call) -> Traced:
+    """GELU, exact or with tanh."""
+    return g.add(layers.GELUTanh() if call.approximate == "tanh" else layers.GELU(), call.input)
+
+
+@reads(aten.leaky_relu.default)
+def leaky_relu(g: GraphBuilder, call: Call) -> Traced:
+    """Leaky ReLU."""
+    return g.add(layers.LeakyReLU(float(call.negative_slope)), call.input)
+
+
+@reads(aten.elu.default)
+def elu(g: GraphBuilder, call: Call) -> Traced:
+    """ELU, and SELU and CELU, which are written as ELU with scales."""
+    alpha, scale, inside = float(call.alpha), float(call.scale), float(call.input_scale)
+    if scale == 1 and inside == 1:
+        return g.add(layers.ELU(alpha), call.input)
+    if scale == 1 and math.isclose(alpha * inside, 1, rel_tol=1e-12):
+        return g.add(layers.CELU(alpha), call.input)
+    if inside == 1:
+        return g.add(layers.Scale(scale), g.add(layers.ELU(alpha), call.input))
+    raise UnsupportedError(f"ELU with alpha {alpha}, scale {scale} and input scale {inside}")
+
+
+@reads(aten.celu.default)
+def celu(g: GraphBuilder, call: Call) -> Traced:
+    """CELU."""
+    return g.add(layers.CELU(float(call.alpha)), call.input)
+
+
+@reads(aten.softplus.default)
+def softplus(g: GraphBuilder, call: Call) -> Traced:
+    """Softplus; torch's jump of 2e-9 where it turns linear is left out."""
+    return g.add(layers.Softplus(float(call.beta)), call.input)
+
+
+@reads(aten.softshrink.default)
+def softshrink(g: GraphBuilder, call: Call) -> Traced:
+    """Soft shrinkage."""
+    return g.add(layers.Softshrink(float(call.lambd)), call.input)
+
+
+@reads(aten.hardtanh.default)
+def hardtanh(g: GraphBuilder, call: Call) -> Traced:
+    """Clipping to an interval."""
+    low, high = float(call.min_val), float(call.max_val)
+    return g.add(layers.ReLU6() if (low, high) == (0.0, 6.0) else layers.Hardtanh(low, high), call.input)
+
+
+@reads(aten.clamp.default)
+def clamp(g: GraphBuilder, call: Call) -> Traced:
+    """Clipping to an interval that may be half open."""
+    return _clamped(g, call.input, call.min, call.max)
+
+
+@reads(aten.clamp_min.default)
+def clamp_min(g: GraphBuilder, call: Call) -> Traced:
+    """Clipping from below."""
+    return _clamped(g, call.input, call.min, None)
+
+
+@reads(aten.clamp_max.default)
+def clamp_max(g: GraphBuilder, call: Call) -> Traced:
+    """Clipping from above."""
+    return _clamped(g, call.input, None, call.max)
+
+
+def _clamped(g: GraphBuilder, value: Traced, low: float | None, high: float | None) -> Traced:
+    if low == 0 and high is None:
+        return g.add(layers.ReLU(), value)
+    ends = (None if low is None else float(low)), (None if high is None else float(high))
+    return g.add(layers.Clamp(*ends), value)
+
+
+# ---- sums and scalings ------------------------------------------------------------------------------------------
+
+
+@reads(aten.add.Tensor, aten.add.Scalar)
+def add(g: GraphBuilder, call: Call) -> Traced:
+    """A sum with another value or a constant, the second one scaled."""
+    return _sum(g, call.input, call.other, 1.0, float(call.alpha))
+
+
+@reads(aten.sub.Tensor, aten.sub.Scalar)
+def sub(g: GraphBuilder, call: Call) -> Traced:
+    """A difference."""
+    return _sum(g, call.input, call.other, 1.0, -float(call.alpha))
+
+
+@reads(aten.rsub.Scalar, aten.rsub.Tensor)
+def rsub(g: GraphBuilder, call: Call) -> Traced:
+    """A difference the other way round."""
+    return _sum(g, call.input, call.other, -float(call.alpha), 1.0)
+
+
+def _sum(g: GraphBuilder, first: Any, second: Any, one: float, other: float) -> Traced:
+    values = [(v, factor) for v, factor in ((first, one), (second, other)) if isinstance(v, Traced)]
+    traced = [_scaled(g, expanded(g, value, g.shape), factor) for value, factor in values]
+    if len(traced) == 2:
+        return g.add(layers.Add(), *traced)
+    (constant,) = ((c, factor) for c, factor in ((first, one), (second, other)) if not isinstance(c, Traced))
+    value, factor = constant
+    if not isinstance(value, Tensor):
+        return g.add(layers.Shift(float(value) * factor), traced[0]) if value != 0 else traced[0]
+    stored = _stored(g, traced[0], value if factor == 1 else value * factor)
+    return g.add(layers.AddConstant(tuple(stored.shape)), traced[0], value=stored)
+
+
+def _stored(g: GraphBuilder, value: Traced, constant: Tensor) -> Tensor:
+    """Return a constant as it is stored: the model's own tensor where its leading 1 is the batch's."""
+    kept = value.layout.constant(constant)
+    whole = constant.dim() == len(value.shape) and value.layout.batch == 0 and value.layout.merged == 1
+    if g.key_of(constant) is not None and (kept is constant or (whole and constant.shape[0] == 1)):
+        return constant
+    return kept.reshape(1) if kept.dim() == 0 else kept
+
+
+def _scaled(g: GraphBuilder, value: Traced, factor: float) -> Traced:
+    return value if factor == 1 else g.add(layers.Scale(factor), value, layout=value.layout)
+
+
+@reads(aten.neg.default)
+def neg(g: GraphBuilder, call: Call) -> Traced:
+    """A change of sign."""
+    return _scaled(g, call.input, -1.0)
+
+
+@reads(aten.mul.Tensor, aten.mul.Scalar)
+def mul(g: GraphBuilder, call: Call) -> Traced:
+    """A product with a constant, or a gate."""
+    if isinstance(call.input, Traced) and isinstance(call.other, Traced):
+        return _product(g, call.input, call.other)
+    value, constant = (call.input, call.other) if isinstance(call.input, Traced) else (call.other, call.input)
+    return _multiplied(g, expanded(g, value, g.shape), constant)
+
+
+@reads(aten.div.Tensor, aten.div.Scalar)
+def div(g: GraphBuilder, call: Call) -> Traced:
+    """A division by a constant."""
+    if isinstance(call.other, Traced):
+        raise UnsupportedError("divides by a value that depends on the input, which has no global Lipschitz constant")
+    if isinstance(call.other, Tensor):
+        return _multiplied(g, expanded(g, call.input, g.shape), 1 / call.other)
+    return _scaled(g, call.input, 1 / float(call.other))
+
+
+def _multiplied(g: GraphBuilder, value: Traced, constant: Any) -> Traced:
+    if not isinstance(constant, Tensor):
+        return _scaled(g, value, float(constant))
+    stored = _stored(g, value, constant)
+    return g.add(layers.MultiplyConstant(tuple(stored.shape)), value, value=stored)
+
+
+def _product(g: GraphBuilder, first: Traced, second: Traced) -> Traced:
+    """A product of two values: a gate where one of them is repeated along dimensions of the other."""
+    if first.shape == second.shape:
+        return g.add(layers.Multiply(), first, second)
+    wide, gate = (first, second) if first.shape == g.shape else (second, first)
+    if wide.shape != g.shape:
+        return g.add(layers.Multiply(), expanded(g, first, g.shape), expanded(g, second, g.shape))
+    missing = len(wide.shape) - len(gate.shape)
+    if (gate.layout.batch + missing, gate.layout.outer, gate.layout.inner) != (
+        (wide.layout.batch, wide.layout.outer, wide.layout.inner)
+    ):
+        raise UnsupportedError(f"multiplies {first.shape} by {second.shape}, whose batches are laid out differently")
+    return g.add(layers.Gate(), wide, gate, layout=wide.layout)

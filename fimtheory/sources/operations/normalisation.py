@@ -1,0 +1,171 @@
+"""Normalisation, softmax, reductions and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace as Call
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimtheory import layers
+from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.layout import Layout, Traced, UnsupportedError
+from fimtheory.sources.operations.registry import reads
+
+aten: Any = torch.ops.aten
+
+
+def _or(value: Tensor | None, number: float, like: Tensor | Sequence[int]) -> Tensor:
+    """Return a tensor, or a constant one where a layer has none of its own."""
+    if value is not None:
+        return value
+    shape = like.shape if isinstance(like, Tensor) else tuple(like)
+    return torch.full(tuple(shape), number, dtype=torch.float64)
+
+
+@reads(aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
+def batch_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
+    """Batch norm with its running statistics."""
+    training = getattr(call, "training", False)
+    if training or call.running_mean is None:
+        raise UnsupportedError("batch norm that uses the statistics of the batch; call module.eval() first")
+    value = call.input
+    rank = len(value.shape) - 2
+    if rank != 2:
+        raise UnsupportedError(f"no layer for batch norm over {rank} dimensions")
+    mean = call.running_mean
+    made = g.add(
+        layers.BatchNorm2d(mean.shape[0], float(call.eps)),
+        value,
+        layout=value.layout,
+        weight=_or(call.weight, 1.0, mean),
+        bias=_or(call.bias, 0.0, mean),
+        running_mean=mean,
+        running_var=call.running_var,
+        num_batches_tracked=torch.zeros((), dtype=torch.int64),
+    )
+    return made if hasattr(call, "training") else [made]
+
+
+@reads(aten.layer_norm.default, aten.native_layer_norm.default)
+def layer_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
+    """Layer norm over the last dimensions."""
+    shape: list[int] = list(call.normalized_shape)
+    value = call.input
+    if value.layout.batch >= len(value.shape) - len(shape):
+        raise UnsupportedError("layer norm over the batch")
+    if len(shape) > 1:
+        raise UnsupportedError("no layer for layer norm over several dimensions")
+    layer = layers.LayerNorm(shape[0], float(call.eps))
+    weight, bias = _or(call.weight, 1.0, shape), _or(call.bias, 0.0, shape)
+    made = g.add(layer, value, layout=value.layout, weight=weight, bias=bias)
+    return made if hasattr(call, "cudnn_enable") else [made]
+
+
+@reads(aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
+def softmax(g: GraphBuilder, call: Call) -> Traced:
+    """Softmax along a dimension."""
+    dim = call.input.layout.dim(call.dim)
+    last = dim == len(call.input.sample) - 1
+    return g.add(layers.Softmax() if last else layers.SoftmaxOver(dim), call.input)
+
+
+@reads(aten.log_softmax.int, aten._log_softmax.default)
+def log_softmax(g: GraphBuilder, call: Call) -> Traced:
+    """Logarithm of softmax along a dimension."""
+    return g.add(layers.LogSoftmax(call.input.layout.dim(call.dim)), call.input)
+
+
+@reads(aten.mean.dim, aten.mean.default)
+def mean(g: GraphBuilder, call: Call) -> Traced:
+    """Mean over dimensions."""
+    return _reduced(g, call, layers.Mean)
+
+
+@reads(aten.sum.dim_IntList)
+def sum_(g: GraphBuilder, call: Call) -> Traced:
+    """Sum over dimensions."""
+    return _reduced(g, call, layers.Sum)
+
+
+@reads(aten.amax.default)
+def amax(g: GraphBuilder, call: Call) -> Traced:
+    """Largest entry over dimensions."""
+    return _reduced(g, call, layers.Amax)
+
+
+def _reduced(g: GraphBuilder, call: Call, kind: Any) -> Traced:
+    value, keep = call.input, bool(getattr(call, "keepdim", False))
+    given = getattr(call, "dim", None)
+    if not given:
+        raise UnsupportedError("reduces over the batch too; name the dimensions")
+    dims = value.layout.dims(given)
+    gone = sorted((d % len(value.shape) for d in given), reverse=True)
+    layer = kind(dims, keep)
+    if keep:
+        return g.add(layer, value)
+    layout = value.layout
+    batch = layout.batch - sum(d < layout.batch for d in gone)
+    return g.add(layer, value, layout=Layout(g.shape, batch, layout.outer, layout.inner))
+
+
+# ---- windows ----------------------------------------------------------------------------------------------------
+
+
+def _sizes(given: Any, rank: int) -> tuple[int, ...]:
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return values if len(values) == rank else values * rank
+
+
+_MAXIMA = {1: layers.MaxPool1d, 2: layers.MaxPool2d, 3: layers.MaxPool3d}
+_MEANS = {1: layers.AvgPool1d, 2: layers.AvgPool2d, 3: layers.AvgPool3d}
+_ADAPTIVE = {1: layers.AdaptiveAvgPool1d, 2: layers.AdaptiveAvgPool2d, 3: layers.AdaptiveAvgPool3d}
+
+
+@reads(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
+def max_pool(g: GraphBuilder, call: Call) -> Traced:
+    """Maximum over windows."""
+    rank = len(call.input.shape) - 2
+    kernel = _sizes(call.kernel_size, rank)
+    layer: Any = _MAXIMA[rank]
+    made = layer(
+        kernel,
+        _sizes(call.stride, rank) if call.stride else kernel,
+        _sizes(call.padding, rank),
+        _sizes(call.dilation, rank),
+        ceil_mode=bool(call.ceil_mode),
+    )
+    return g.add(made, call.input)
+
+
+@reads(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
+def max_pool_with_indices(g: GraphBuilder, call: Call) -> list[Traced]:
+    """Maximum over windows; the positions of the maxima are not read."""
+    return [max_pool(g, call)]
+
+
+@reads(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default)
+def avg_pool(g: GraphBuilder, call: Call) -> Traced:
+    """Mean over windows."""
+    rank = len(call.input.shape) - 2
+    kernel = _sizes(call.kernel_size, rank)
+    layer: Any = _MEANS[rank]
+    made = layer(
+        kernel,
+        _sizes(call.stride, rank) if call.stride else kernel,
+        _sizes(call.padding, rank),
+        ceil_mode=bool(call.ceil_mode),
+        count_include_pad=bool(call.count_include_pad),
+        divisor=getattr(call, "divisor_override", None),
+    )
+    return g.add(made, call.input)
+
+
+@reads(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default)
+def adaptive_avg_pool(g: GraphBuilder, call: Call) -> Traced:
+    """Mean over windows that cover the input."""
+    rank = len(call.input.shape) - 2
+    layer: Any = _ADAPTIVE[rank]
+    return g.add(layer(_sizes(call.output_size, rank)), call.input)

@@ -1,0 +1,133 @@
+"""Operations with weights: linear maps, convolutions, products with constant matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace as Call
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimtheory import layers
+from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.layout import Traced, UnsupportedError
+from fimtheory.sources.operations.movement import expanded
+from fimtheory.sources.operations.registry import reads
+
+aten: Any = torch.ops.aten
+
+_CONVOLUTIONS = {(2, False): layers.Conv2d}
+
+
+@reads(aten.linear.default)
+def linear(g: GraphBuilder, call: Call) -> Traced:
+    """``x W^T + b``."""
+    _constant(call.weight, "weight")
+    _constant(call.bias, "bias")
+    return _linear(g, call.input, call.weight, call.bias)
+
+
+@reads(aten.addmm.default)
+def addmm(g: GraphBuilder, call: Call) -> Traced:
+    """``b + x W``."""
+    if call.beta != 1 or call.alpha != 1:
+        raise UnsupportedError("addmm with factors")
+    _constant(call.mat2, "matrix")
+    _constant(call.input, "bias")
+    return _linear(g, call.mat1, call.mat2.T.contiguous(), call.input)
+
+
+def _linear(g: GraphBuilder, value: Traced, weight: Tensor, bias: Tensor | None) -> Traced:
+    layer = layers.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    return g.add(layer, value, weight=weight, bias=bias)
+
+
+def _constant(value: Any, what: str) -> None:
+    if isinstance(value, Traced):
+        raise UnsupportedError(f"the {what} depends on the input; their product has no global Lipschitz constant")
+
+
+@reads(aten.matmul.default, aten.mm.default, aten.bmm.default)
+def matmul(g: GraphBuilder, call: Call) -> Traced:
+    """A product of two matrices, of which one may be constant."""
+    first = call.input
+    second = call.other if hasattr(call, "other") else call.mat2
+    if isinstance(first, Traced) and isinstance(second, Traced):
+        *leading, rows, _ = g.shape
+        left = expanded(g, first, (*leading, rows, first.shape[-1]))
+        right = expanded(g, second, (*leading, *second.shape[-2:]))
+        return g.add(layers.MatMul(), left, right)
+    value, matrix = (first, second) if isinstance(first, Traced) else (second, first)
+    plain = matrix.reshape(matrix.shape[-2:]) if matrix.numel() == matrix.shape[-2] * matrix.shape[-1] else matrix
+    if plain.dim() != 2:
+        raise UnsupportedError(f"multiplies by a constant stack of matrices {tuple(matrix.shape)}")
+    before = value is second
+    layer = layers.MatmulConstant(tuple(plain.shape), before)
+    return g.add(layer, value, value=plain)
+
+
+@reads(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default)
+def convolution(g: GraphBuilder, call: Call) -> Traced:
+    """A convolution, or a transposed one."""
+    transposed = getattr(call, "transposed", False)
+    if transposed:
+        return _convolution(g, call, transposed, list(call.output_padding))
+    return _convolution(g, call, transposed, None)
+
+
+@reads(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+def transposed_convolution(g: GraphBuilder, call: Call) -> Traced:
+    """The adjoint of a convolution."""
+    return _convolution(g, call, True, list(call.output_padding))
+
+
+def _convolution(g: GraphBuilder, call: Call, transposed: bool, output_padding: Sequence[int] | None) -> Traced:
+    _constant(call.weight, "kernel")
+    rank = call.weight.dim() - 2
+
+    def sizes(given: Sequence[int]) -> tuple[int, ...]:
+        return tuple(given) if len(given) == rank else tuple(given) * rank
+
+    groups = int(call.groups)
+    first, second, *kernel = call.weight.shape
+    if (rank, transposed) not in _CONVOLUTIONS:
+        raise UnsupportedError(f"no layer for a {'transposed ' if transposed else ''}convolution in {rank} dimensions")
+    layer: Any = _CONVOLUTIONS[rank, transposed]
+    channels = (first, second * groups) if transposed else (second * groups, first)
+    more = {} if output_padding is None else {"output_padding": sizes(output_padding)}
+    made = layer(
+        *channels,
+        tuple(kernel),
+        stride=sizes(call.stride),
+        padding=sizes(call.padding),
+        dilation=sizes(call.dilation),
+        groups=groups,
+        bias=call.bias is not None,
+        **more,
+    )
+    return g.add(made, call.input, weight=call.weight, bias=call.bias)
+
+
+@reads(aten.einsum.default)
+def einsum(g: GraphBuilder, call: Call) -> Traced:
+    """A product of two values as a batched matrix product, or of one with a constant matrix."""
+    inputs, _, output = call.equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if len(call.tensors) != 2 or not all(isinstance(t, Traced) for t in call.tensors) or "." in call.equation:
+        raise UnsupportedError(
+            f"einsum {call.equation!r} of {len(call.tensors)} operands; write it as matmul or linear"
+        )
+    (first, second), (left, right) = call.tensors, terms
+    shared = [c for c in output if c in left and c in right]
+    rows = [c for c in output if c in left and c not in right]
+    columns = [c for c in output if c in right and c not in left]
+    summed = [c for c in left if c in right and c not in output]
+    if len(summed) != 1 or len(rows) != 1 or len(columns) != 1 or len(set(left)) != len(left):
+        raise UnsupportedError(f"einsum {call.equation!r} is not a matrix product")
+    a = g.permuted(first, [left.index(c) for c in (*shared, *rows, *summed)])
+    b = g.permuted(second, [right.index(c) for c in (*shared, *summed, *columns)])
+    layout = a.layout.resized((*a.shape[:-1], b.shape[-1]))
+    product = g.add(layers.MatMul(), a, b, layout=layout)
+    here = [*shared, *rows, *columns]
+    return g.permuted(product, [here.index(c) for c in output])

@@ -1,0 +1,128 @@
+"""Several operations that are one layer: activations written as formulas, and normalisation by the l2 norm.
+
+A formula is recognised by its values: it depends on one tensor entry by entry, and agrees with the activation on a
+grid.  As for everything imported, the node's values are then compared with the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fimtheory import layers
+from fimtheory.claims import Quantity
+from fimtheory.layers import Layer
+from fimtheory.registry import Site, require_rule
+from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.layout import Traced
+from fimtheory.sources.program import resolved
+
+__all__ = ["Pattern", "patterns_of"]
+
+aten: Any = torch.ops.aten
+
+Pattern = tuple[fx.Node, Callable[[GraphBuilder, Traced], Traced]]
+"""The operation whose value a layer takes, and the function that adds the layer."""
+
+_FORMULAS = {
+    aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.mul.Scalar,
+    aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.neg.default, aten.abs.default, aten.exp.default,
+    aten.tanh.default, aten.erf.default, aten.sigmoid.default, aten.relu.default, aten.hardtanh.default,
+    aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.softplus.default, aten.log1p.default,
+    aten.hardsigmoid.default, aten.hardswish.default,
+}  # fmt: skip
+_ACTIVATIONS = (
+    layers.GELU(), layers.GELUTanh(), layers.SiLU(), layers.QuickGELU(), layers.Mish(), layers.Hardswish(),
+    layers.Hardsigmoid(), layers.Softsign(), layers.Softplus(), layers.Tanhshrink(), layers.Sigmoid(), layers.Tanh(),
+    layers.ReLU6(),
+)  # fmt: skip
+_GRID = torch.linspace(-19.0, 19.0, 4001, dtype=torch.float64)
+_AGREEMENT = 1e-13
+
+
+def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern], set[fx.Node]]:
+    """Return the layers by operation, and the operations inside them, which need no reading."""
+    dependent = {start}
+    for node in graph.nodes:
+        if dependent.intersection(node.all_input_nodes):
+            dependent.add(node)
+    every = (*_activations(graph), *_l2_normalisations(graph))
+    found = {node: pattern for node, pattern in every if pattern[0] in dependent}
+    sources = {source for source, _ in found.values()}
+    absorbed: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        inner = node in dependent and node not in found and node not in sources
+        if inner and node.users and all(user in absorbed or user in found for user in node.users):
+            absorbed.add(node)
+    return found, absorbed
+
+
+def _activations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
+    """Yield formulas of one tensor that are an activation, each as long as can be."""
+    roots: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node.target in _FORMULAS and _is_tensor(node):
+            sources = [roots.get(s, s) for s in node.all_input_nodes if _is_tensor(s)]
+            if len(set(sources)) == 1:
+                roots[node] = sources[0]
+    for node, root in roots.items():
+        if any(roots.get(user) is root for user in node.users):
+            continue
+        layer = _activation(node, root, roots)
+        if layer is not None:
+            yield node, (root, lambda g, x, layer=layer: g.add(layer, x))
+
+
+def _activation(node: fx.Node, root: fx.Node, roots: Mapping[fx.Node, fx.Node]) -> Layer | None:
+    values: dict[fx.Node, Tensor] = {root: _GRID}
+    chain: list[fx.Node] = []
+    pending = [node]
+    while pending:
+        here = pending.pop()
+        if here is not root and here not in chain:
+            chain.append(here)
+            pending += here.all_input_nodes
+    order = [each for each in node.graph.nodes if each in set(chain)]
+    if len(order) < 2 or any(each.op != "call_function" for each in order):
+        return None
+    for each in order:
+        args, kwargs = resolved(each, values)
+        values[each] = each.target(*args, **kwargs)  # type: ignore[operator]
+    for layer in _ACTIVATIONS:
+        forward = require_rule(layer, Quantity.FORWARD, "x").function(Site((layer,), ("x",), ((1,),), (1,)))
+        if float((values[node] - forward({}, _GRID)).abs().max()) <= _AGREEMENT * float(_GRID.max()):
+            return layer
+    return None
+
+
+def _l2_normalisations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
+    """Yield ``x / max(||x||_2, eps)`` along one dimension, as torch.nn.functional.normalize writes it."""
+    for node in graph.nodes:
+        if node.target is not aten.div.Tensor:
+            continue
+        value, divisor = _two(node)
+        if isinstance(divisor, fx.Node) and divisor.target is aten.expand.default:
+            divisor = divisor.args[0]
+        if not isinstance(divisor, fx.Node) or divisor.target is not aten.clamp_min.default:
+            continue
+        norm, floor = _two(divisor)
+        if not isinstance(norm, fx.Node) or norm.target is not aten.linalg_vector_norm.default:
+            continue
+        given: tuple[Any, ...] = (*norm.args, *(2, None, False)[len(norm.args) - 1 :])
+        source, order, dims, keep = given[:4]
+        if source is value and order in (2, 2.0) and isinstance(dims, list | tuple) and len(dims) == 1 and keep:
+            dim, eps = int(dims[0]), float(floor)
+            yield node, (value, lambda g, x, d=dim, e=eps: g.add(layers.L2Normalize(x.layout.dim(d), e), x))
+
+
+def _two(node: fx.Node) -> tuple[Any, Any]:
+    """Return the first two arguments of an operation."""
+    first, second = node.args[:2]
+    return first, second
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)

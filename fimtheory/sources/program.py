@@ -1,0 +1,237 @@
+"""A torch module as a functional program: torch.export, and running the result operation by operation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from fimtheory.errors import SourceError
+from fimtheory.sources.layout import BATCH
+
+__all__ = ["Arguments", "Program", "call", "exported", "in_precision", "program_of", "resolved"]
+
+MOST_ENTRIES = 2**32
+"""Most entries of one tensor that a program may compute: a file could ask for any number."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """Positional and keyword arguments of a call, for one batch of ``BATCH`` inputs."""
+
+    positional: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, example: Any) -> Arguments:
+        """Return the arguments a user's example stands for: a tensor, a tuple of arguments or a mapping of them.
+
+        Raises
+        ------
+        SourceError
+            It holds no tensor, or one without a batch.
+        """
+        positional, keywords = (example,), {}
+        if isinstance(example, Mapping):
+            positional, keywords = (), dict(example)
+        elif isinstance(example, tuple | list):
+            positional = tuple(example)
+        tensors = [value for value in (*positional, *keywords.values()) if isinstance(value, Tensor)]
+        if not tensors:
+            raise SourceError(
+                "from_torch needs an example input: a tensor with a batch dimension such as torch.zeros(1, 3, 224, "
+                f"224), a tuple of arguments or a mapping of them; got {type(example).__name__}"
+            )
+        if any(value.dim() == 0 or value.shape[0] == 0 for value in tensors):
+            raise SourceError("the example input has no batch dimension; its first dimension must be the batch")
+        return cls(tuple(map(_two_rows, positional)), {key: _two_rows(value) for key, value in keywords.items()})
+
+    def double(self) -> Arguments:
+        """Return the arguments with float64 in place of every other floating-point type."""
+        return Arguments(tuple(map(_double, self.positional)), {k: _double(v) for k, v in self.keywords.items()})
+
+
+def _two_rows(value: Any) -> Any:
+    return value.detach()[:1].expand(BATCH, *value.shape[1:]).clone() if isinstance(value, Tensor) else value
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def in_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy of a module with every floating-point tensor of it in ``dtype``.
+
+    Raises
+    ------
+    SourceError
+        The module cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module).to(dtype)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise SourceError(f"{type(module).__name__} cannot be copied to {dtype}: {_first_line(error)}") from None
+
+
+def exported(module: nn.Module, arguments: Arguments) -> ExportedProgram:
+    """Return a module as a functional program of ATen operations.
+
+    Raises
+    ------
+    SourceError
+        The module is in training mode, fails on the example, or its control flow depends on its data.
+    """
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise SourceError(f"{training[0]} is in training mode; call module.eval() first")
+    with _quiet(), torch.no_grad():
+        try:
+            module(*arguments.positional, **arguments.keywords)
+        except Exception as error:
+            raise SourceError(f"{type(module).__name__} fails on the example input: {_first_line(error)}") from None
+        try:
+            program = torch.export.export(module, arguments.positional, dict(arguments.keywords), strict=False)
+            return program.run_decompositions({})
+        except Exception as error:
+            raise SourceError(
+                f"torch.export cannot trace {type(module).__name__} (control flow that depends on the data cannot be "
+                f"imported): {_first_line(error)}"
+            ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out torch's warnings about its own exporter, and its fused attention, which hides the operations."""
+    fast, muted = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
+    torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(muted)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Program:
+    """An exported program with its tensors by placeholder; ``keys`` holds each one's key in the state dict."""
+
+    graph: fx.Graph
+    tensors: Mapping[str, Any]
+    keys: Mapping[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[fx.Node | None, ...]
+    labels: tuple[str, ...]
+
+    def run(self, given: Mapping[fx.Node, Tensor], wanted: set[fx.Node]) -> dict[fx.Node, Any]:
+        """Return the values of ``wanted`` operations where those in ``given`` are replaced."""
+        last = {source: node for node in self.graph.nodes for source in node.all_input_nodes}
+        dying: dict[fx.Node, list[fx.Node]] = {}
+        for source, node in last.items():
+            dying.setdefault(node, []).append(source)
+        values: dict[fx.Node, Any] = {}
+        found: dict[fx.Node, Any] = {}
+        with torch.no_grad():
+            for node in self.graph.nodes:
+                if node in given:
+                    values[node] = given[node]
+                elif node.op == "placeholder":
+                    values[node] = self.tensors[node.name]
+                elif node.op == "call_function":
+                    values[node] = call(node, *resolved(node, values))
+                if node in wanted:
+                    found[node] = values[node]
+                for source in dying.get(node, ()):
+                    values.pop(source, None)
+        return found
+
+
+def resolved(node: fx.Node, values: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of an operation with values in the place of other operations."""
+    both: Any = map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    args, kwargs = both
+    return tuple(args), dict(kwargs)
+
+
+def call(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the result of one operation.
+
+    Raises
+    ------
+    SourceError
+        It is not a pure ATen operation, or its result would not fit into memory.
+    """
+    target = node.target
+    pure = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten" and "file" not in target.name()
+    if not pure and getattr(target, "__name__", "") != "getitem":
+        raise SourceError(f"{node.name}: {target} is not an operation of ATen; it is not run")
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and value.numel() > MOST_ENTRIES:
+        raise SourceError(f"{node.name}: a result of shape {tuple(value.shape)} is too large")
+    return target(*args, **kwargs)  # type: ignore[operator]
+
+
+def program_of(exported: ExportedProgram, arguments: Arguments) -> Program:
+    """Return the operations of an exported program with everything they need.
+
+    Raises
+    ------
+    SourceError
+        The program has inputs that are not tensors' or changes its own state.
+    """
+    signature = exported.graph_signature
+    leaves = pytree.tree_leaves((arguments.positional, dict(arguments.keywords)))
+    tensors: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    inputs = []
+    user = iter(leaves)
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is InputKind.USER_INPUT:
+            tensors[name] = next(user)
+            inputs.append(name)
+        elif spec.target in exported.state_dict:
+            tensors[name], keys[name] = exported.state_dict[spec.target], str(spec.target)
+        elif spec.target in exported.constants:
+            tensors[name], keys[name] = exported.constants[spec.target], str(spec.target)
+        else:
+            raise SourceError(f"the program's input {name} ({spec.kind.name.lower()}) is not supported")
+    graph = exported.graph_module.graph
+    by_name = {node.name: node for node in graph.nodes}
+    outputs = []
+    for spec in signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            raise SourceError(f"the module changes its own state ({spec.target}) in evaluation; that is not supported")
+        outputs.append(by_name.get(getattr(spec.arg, "name", "")))
+    return Program(graph, tensors, keys, tuple(inputs), tuple(outputs), _labels(exported, len(outputs)))
+
+
+def _labels(exported: ExportedProgram, count: int) -> tuple[str, ...]:
+    """Names of the outputs: their places in the structure that the module returns."""
+    spec = exported.call_spec.out_spec
+    paths = []
+    if spec is not None:
+        structure = pytree.tree_unflatten(list(range(count)), spec)
+        paths = [pytree.keystr(path) for path, _ in pytree.tree_leaves_with_path(structure)]
+    named = ["".join(c for c in path if c.isalnum() or c == "_") for path in paths]
+    return tuple(named) if len(named) == count else tuple(str(k) for k in range(count))
