@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fimtheory.evaluation import evaluate
     from fimtheory.instantiation import instantiate
     from fimtheory.measures import evaluates
+    from fimtheory.ranges import ranged
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
     from fimtheory.verification import verify
@@ -39,6 +40,7 @@ _NEEDS_TORCH = {
     "evaluate": "fimtheory.evaluation",
     "evaluates": "fimtheory.measures",
     "instantiate": "fimtheory.instantiation",
+    "ranged": "fimtheory.ranges",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
@@ -50,8 +52,8 @@ __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
     "Relation", "Repeat", "Site", "Status", "baseline", "check", "claims", "derive", "errors", "estimate", "evaluate",
     "evaluates",
-    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "report", "rule",
-    "rules", "save_graph", "verify", "worst_case",
+    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "ranged",
+    "report", "rule", "rules", "save_graph", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

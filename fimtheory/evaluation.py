@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import sympy
-import torch
 from flint import arb
 from rich.console import Console
 from rich.progress import Progress
@@ -18,15 +17,12 @@ from torch import Tensor, nn
 
 from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
-from fimtheory.claims import Measured, Quantity, Status
+from fimtheory.claims import Measured, Status
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
-from fimtheory.ensemble import Initial, Parameter
-from fimtheory.errors import GraphError, SymbolicSizeError, WeightsError
-from fimtheory.graph import LayerGraph
+from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsError
 from fimtheory.instantiation import GraphModule
-from fimtheory.measures import Place, measured_value
-from fimtheory.registry import Site, find_measure, require_rule
-from fimtheory.weights import FLOATS
+from fimtheory.measures import MeasuredGraph
+from fimtheory.ranges import Ranges
 
 __all__ = ["Evaluation", "Row", "evaluate"]
 
@@ -72,6 +68,8 @@ class Evaluation:
     expected_log10, expected_value, expected_status
         The bound on E lam over random weights of the ensemble of ``fimtheory.instantiate`` (not these weights); None
         where the theorem has none.
+    domain
+        For which inputs the worst-case bound holds, in words.
     rows
         Steps of the worst-case bound, block by block.
     rules
@@ -86,6 +84,7 @@ class Evaluation:
     expected_log10: float | None
     expected_value: float | None
     expected_status: Status | None
+    domain: str
     rows: tuple[Row, ...] = field(repr=False)
     rules: Mapping[str, int] = field(repr=False)
     seconds: float
@@ -97,7 +96,13 @@ class Evaluation:
         return {"log10": log10 if finite else None, "status": None if status is None else status.value}
 
 
-def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *, progress: bool = False) -> Evaluation:
+def evaluate(
+    derivation: Derivation,
+    module: nn.Module | Mapping[str, Tensor],
+    *,
+    input_bound: float | None = None,
+    progress: bool = False,
+) -> Evaluation:
     """Evaluate the bounds of ``derivation`` on the weights of ``module``.
 
     Parameters
@@ -106,6 +111,9 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         About a graph with concrete sizes.
     module : nn.Module or mapping of str to Tensor
         A model, or a state dict, with the tensors of the graph under their names.
+    input_bound : float, optional
+        Largest absolute value of an entry of an input: where the theorem assumes bounds on values that no layer
+        provides by itself, they are those of such inputs.
     progress : bool
         Show a progress bar on stderr.
 
@@ -118,7 +126,9 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
     WeightsError, NonFiniteError
         A tensor is missing, has another shape, or is not finite.
     AssumptionError
-        The theorem assumes bounded tokens that no norm layer provides.
+        The theorem assumes bounded values, which depend on the input, and no input bound is given.
+    DataError
+        The input bound is not a finite number of at least 0.
     """
     start = time.perf_counter()
     graph = derivation.graph
@@ -130,8 +140,10 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         )
     if not isinstance(module, nn.Module | Mapping):
         raise WeightsError(f"evaluate takes a torch module or a state dict, got a {type(module).__name__}")
+    if input_bound is not None and not 0 <= input_bound < math.inf:
+        raise DataError(f"the input bound is {input_bound}; expected a finite number of at least 0")
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
-    numbers = _Numbers(derivation, tensors, progress)
+    numbers = _Numbers(derivation, tensors, input_bound, progress)
     position = {name: k for k, name in enumerate(graph.order)}
     blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
     rows: list[Row] = []
@@ -154,20 +166,27 @@ def evaluate(derivation: Derivation, module: nn.Module | Mapping[str, Tensor], *
         None if expected is None else log10_upper(expected),
         None if expected is None else upper_float(expected),
         derivation.theorem.expected_status,
+        numbers.domain,
         tuple(rows),
         dict(used),
         time.perf_counter() - start,
     )
 
 
+_ASSUMED = {kind: quantity for quantity, (kind, _) in inference.RADII.items()}
+"""The bounds on values that a theorem may assume, by the measure that stands for each."""
+
+
 class _Numbers:
     """Values of the measured symbols and the steps, for one derivation and one set of weights."""
 
-    def __init__(self, derivation: Derivation, tensors: Mapping[str, Tensor], progress: bool) -> None:
+    def __init__(
+        self, derivation: Derivation, tensors: Mapping[str, Tensor], input_bound: float | None, progress: bool
+    ) -> None:
         self.derivation = derivation
         self._graph = derivation.graph
-        self._tensors = tensors
-        self._found: dict[tuple[str, tuple[str, ...]], tuple[arb, str]] = {}
+        self._measures = MeasuredGraph(self._graph, tensors)
+        self._ranges = Ranges(self._measures, input_bound)
         self._names = {lemma.letter: self._all_names(lemma) for lemma in derivation.lemmas}
         wanted = dict.fromkeys(
             (measured.kind, tuple(names[n] for n in measured.nodes))
@@ -179,24 +198,29 @@ class _Numbers:
         with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("certified norms", total=len(wanted))
             for kind, nodes in wanted:
-                self._found[kind, nodes] = measured_value(kind, self._place(nodes))
+                self._value(kind, nodes)
                 bar.advance(task)
 
     def _all_names(self, lemma: Lemma) -> list[Mapping[str, str]]:
         body, _, _ = body_of(self._graph, lemma)
         return [local_nodes(body, instance) for instance in lemma.instances]
 
-    def _place(self, nodes: tuple[str, ...]) -> Place:
-        graph = self._graph
-        layers = tuple(graph.layer(n) for n in nodes)
-        tensors = tuple(_tensors_of(graph, n, self._tensors) for n in nodes)
-        shapes = graph.input_shapes(nodes[0]) or (graph.shapes[nodes[0]],)  # tokens may be assumed bounded at the input
-        return Place(layers, tensors, shapes[0], nodes)
+    def _value(self, kind: str, nodes: tuple[str, ...]) -> tuple[arb, str]:
+        """Value of a measure of a run of nodes, or of a bound on values that is assumed, and its certificate."""
+        if kind in _ASSUMED:
+            return self._ranges.of(nodes[0]).bound(_ASSUMED[kind]), "range"
+        return self._measures.value(kind, nodes)
+
+    @property
+    def domain(self) -> str:
+        """For which inputs the numbers hold."""
+        where = self._ranges.domain
+        floor = self.derivation.token_variance
+        return where if floor is None else f"{where}, and tokens of variance at least {floor} into every layer norm"
 
     def of(self, measured: Measured, names: Mapping[str, str]) -> tuple[arb, str]:
         """Value of a measured symbol where a lemma's nodes have the given names, and its certificate."""
-        value, method = self._found[measured.kind, tuple(names[n] for n in measured.nodes)]
-        return (value if find_measure(measured.kind).exact else value.abs_upper()), method
+        return self._value(measured.kind, tuple(names[n] for n in measured.nodes))
 
     def names(self, lemma: Lemma, k: int) -> Mapping[str, str]:
         """Graph names of the nodes of a lemma's body in instance ``k``."""
@@ -215,7 +239,7 @@ class _Numbers:
         """Upper values of the worst-case and of the expected bound, where the theorem has one."""
         theorem, tau = self.derivation.theorem, self.derivation.temperature
         dimension, classes = self._graph.require_classifier()
-        values = {m.symbol: self._found[m.kind, m.nodes][0] for m in theorem.measured}
+        values = {m.symbol: self._value(m.kind, m.nodes)[0] for m in theorem.measured}
         if theorem.head == "head":
             diameter, *growth = (m.symbol for m in theorem.measured)
             bound = inference.worst_case_head(diameter, (), tau)
@@ -269,34 +293,3 @@ def _head_row(numbers: _Numbers, derivation: Derivation, bound: arb, gains: list
     return Row(
         derivation.graph[name].block or "head", name, str(diameter.symbol), "head", log10_upper(value), share, method
     )
-
-
-def _tensors_of(graph: LayerGraph, node: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of one node by their names inside it.
-
-    Raises
-    ------
-    WeightsError
-        One is missing, or has another shape or type.
-    """
-    layer = graph.layer(node)
-    rule = require_rule(layer, Quantity.PARAMETERS, node)
-    found = {}
-    for parameter in rule.function(Site((layer,), (node,), graph.input_shapes(node), graph.shapes[node])):
-        key = f"{node}.{parameter.name}" if parameter.name else node
-        tensor: Any = tensors.get(key)
-        wrong = _wrong_with(tensor, parameter)
-        if wrong is not None:
-            raise WeightsError(f"node {node}: the tensor {key} {wrong}; expected shape {tuple(parameter.shape)}")
-        found[parameter.name] = tensor.resolve_neg()
-    return found
-
-
-def _wrong_with(tensor: Any, parameter: Parameter) -> str | None:
-    if tensor is None:
-        return "is missing"
-    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
-        return f"is a {type(tensor).__name__} without dense data"
-    if parameter.initial is not Initial.COUNT and tensor.dtype not in FLOATS:
-        return f"has type {tensor.dtype} instead of float16, bfloat16, float32 or float64"
-    return f"has shape {tuple(tensor.shape)}" if tuple(tensor.shape) != tuple(parameter.shape) else None

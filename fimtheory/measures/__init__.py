@@ -7,15 +7,18 @@ Importing this package registers the functions.
 
 from __future__ import annotations
 
-from fimtheory.measures import attention, constants, normalisation, operators, weights
+from fimtheory.measures import attention, constants, measured_graph, normalisation, operators, weights
 from fimtheory.measures.base import EVALUATIONS, Place, evaluates, measured_value
+from fimtheory.measures.measured_graph import MeasuredGraph
 
 __all__ = [
     "EVALUATIONS",
+    "MeasuredGraph",
     "Place",
     "attention",
     "constants",
     "evaluates",
+    "measured_graph",
     "measured_value",
     "normalisation",
     "operators",

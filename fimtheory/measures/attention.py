@@ -11,20 +11,10 @@ from torch import Tensor
 
 from fimtheory import norms
 from fimtheory.balls import ball
-from fimtheory.errors import AssumptionError
 from fimtheory.layers import MultiHeadSelfAttention
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.norms.rounding import UNDERFLOW, gamma_n
 from fimtheory.norms.scaling import scale_rows
-
-
-@evaluates("token radius")
-def token_radius(place: Place) -> Value:
-    """An assumption, not a measurement: it has no value of its own."""
-    raise AssumptionError(
-        f"node {place.nodes[-1]}: the theorem assumes a bound R on the norm of its tokens; put a layer norm before "
-        "the attention, or read the bound as a function of R"
-    )
 
 
 @final

@@ -17,7 +17,7 @@ from fimtheory.layers import BatchNorm2d, Conv2d, Layer, Linear, Pair, PatchEmbe
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.norms import CertifiedNorm, RowScale
 
-__all__ = ["linear_part", "output_scale"]
+__all__ = ["linear_part", "output_scale", "output_scale_of"]
 
 Tensors = Mapping[str, Tensor]
 LinearPart = Callable[[Place, RowScale | None], CertifiedNorm]
@@ -47,6 +47,11 @@ def output_scale(*kinds: type[Layer]) -> Callable[[_S], _S]:
         return function
 
     return register
+
+
+def output_scale_of(layer: Layer, tensors: Tensors) -> RowScale:
+    """Return the factors by which a diagonal layer multiplies the channels (or features) of what flows in."""
+    return _OUTPUT_SCALES[type(layer)](layer, tensors)
 
 
 @evaluates("operator norm")

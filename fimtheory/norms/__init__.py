@@ -11,6 +11,7 @@ some order, and a LAPACK whose Cholesky factorisation is the usual one, by subst
 from fimtheory.norms.certified import CertifiedNorm, stacked
 from fimtheory.norms.convolutions import convolution
 from fimtheory.norms.matrices import dense, vector
+from fimtheory.norms.row_norms import infinity_norm, two_to_infinity_norm
 from fimtheory.norms.rows import row_diameter
 from fimtheory.norms.scales import centred_scale, diagonal, folded_scale
 from fimtheory.norms.scaling import RowScale, exact_float64
@@ -24,7 +25,9 @@ __all__ = [
     "diagonal",
     "exact_float64",
     "folded_scale",
+    "infinity_norm",
     "row_diameter",
     "stacked",
+    "two_to_infinity_norm",
     "vector",
 ]
