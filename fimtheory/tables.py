@@ -6,36 +6,25 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from fimtheory import families
 from fimtheory.claims import Quantity
+from fimtheory.decimals import fixed, significant
 from fimtheory.derivation import Derivation
-from fimtheory.registry import rules
+from fimtheory.registry import rule_named, rules
+from fimtheory.text import plain
 
 if TYPE_CHECKING:
-    from fimtheory.evaluation import Evaluation
+    from fimtheory.evaluation import Evaluation, Row
     from fimtheory.verification import DataEstimates, Verdict
 
 __all__ = [
     "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "rules_json", "rules_table",
     "step_table", "targets_json", "targets_table", "verdict_table",
 ]  # fmt: skip
-
-
-def scientific(value: float | None, log10: float) -> str:
-    """Return a value in scientific notation, also where it is beyond the range of floats.
-
-    >>> scientific(None, 412.3010299956639)
-    '2.00e+412'
-    """
-    if value is not None and value != 0:
-        return f"{value:.3g}"
-    if log10 == -math.inf:
-        return "0"
-    exponent = math.floor(log10)
-    return f"{10 ** (log10 - exponent):.2f}e{exponent:+d}"
 
 
 def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Evaluation) -> dict[str, Any]:
@@ -69,43 +58,80 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
 
 
 def step_table(name: str, found: Evaluation) -> Table:
-    """Return the steps of an evaluated bound: what each contributes, in decades."""
-    table = Table(title=Text(f"{name}: certified steps"), title_justify="left")
-    for heading in ("block", "node", "symbol", "rule"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("log10", justify="right")
-    table.add_column("decades", justify="right")
-    table.add_column("certificate")
-    block = None
+    """Return an evaluated bound: each block with what it contributes, in decades, above its steps of gain not 1."""
+    table = Table(title=Text(f"{name}: certified steps"), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    longest = max(len(row.block) for row in found.rows)
+    table.add_column("block and node", overflow="fold", min_width=min(longest, 32))
+    table.add_column("step: certificate", overflow="fold")
+    table.add_column("log10", justify="right", no_wrap=True)
+    table.add_column("decades", justify="right", no_wrap=True)
+    steps: list[Row] = []
+    left_out = 0
     for row in found.rows:
-        shown = row.block if row.block != block else ""
-        block = row.block
-        decades = "" if row.decades is None else f"{row.decades:+.3f}"
-        cells = (shown, row.target, row.symbol, row.rule, f"{row.log10:.3f}", decades, row.method)
-        table.add_row(*(Text(cell) for cell in cells), end_section=row.decades is not None)
+        steps.append(row)
+        if row.decades is None:
+            continue
+        table.add_row(Text(row.block, "bold"), "", fixed(row.log10, up=True), fixed(row.decades, up=True))
+        shown = [step for step in steps if step.log10 != 0 or step.method]
+        left_out += len(steps) - len(shown)
+        for step in shown:
+            if step is not row or step.rule != "series":
+                node = step.target.removeprefix(f"{row.block}.")
+                what = f"{_step(step)}: {step.method}" if step.method else _step(step)
+                table.add_row(Text(f"  {node}"), Text(what), fixed(step.log10, up=True), "")
+        steps = []
+    if left_out:
+        table.caption = _lines([f"{left_out} steps of gain exactly 1 are left out."])
     return table
+
+
+def _step(row: Row) -> str:
+    """Return how a step bounds: the name of its inference rule, or its layers."""
+    rule = rule_named(row.rule)
+    if rule is None:
+        return row.rule
+    layers = " + ".join(kind.__name__ for kind in rule.types)
+    return layers if rule.quantity is Quantity.GAIN else f"{rule.quantity} after {layers}"
 
 
 def bound_table(found: Evaluation, usual: Evaluation, derivation: Derivation) -> Table:
-    """Return the bounds with their statuses."""
-    table = Table("quantity", "value", "log10", "status")
+    """Return the bounds with their statuses, and what they assume."""
+    table = _quantities(None)
     _bound_rows(table, found, usual)
-    for condition in derivation.assumptions:
-        table.add_row("assumption", Text(condition.statement), "", "")
+    table.caption = _lines(_assumptions(derivation))
     return table
 
 
+def _quantities(title: str | None) -> Table:
+    table = Table(title=None if title is None else Text(title), title_justify="left", caption_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("log10", justify="right", no_wrap=True)
+    table.add_column("status")
+    return table
+
+
+def _add(table: Table, what: str, value: float | None, log10: float, status: str, *, up: bool) -> None:
+    """Append a number: an upper bound is rounded up, what was found down."""
+    table.add_row(Text(what), significant(value, log10, up=up), fixed(log10, up=up), status)
+
+
 def _bound_rows(table: Table, found: Evaluation, usual: Evaluation) -> None:
-    table.add_row("bound on lam", scientific(found.value, found.log10), f"{found.log10:.3f}", found.status)
-    table.add_row(
-        "product of layer norms, 1/2", scientific(usual.value, usual.log10), f"{usual.log10:.3f}", usual.status
-    )
+    _add(table, "bound on lam", found.value, found.log10, found.status, up=True)
+    _add(table, "product of layer norms, 1/2", usual.value, usual.log10, usual.status, up=True)
     what = "bound on E lam, random weights"
     if found.expected_log10 is None or found.expected_status is None:
         table.add_row(what, "", "", "none: a layer has no rule")
     else:
-        log10 = found.expected_log10
-        table.add_row(what, scientific(found.expected_value, log10), f"{log10:.3f}", found.expected_status)
+        _add(table, what, found.expected_value, found.expected_log10, found.expected_status, up=True)
+
+
+def _assumptions(derivation: Derivation) -> list[str]:
+    return [f"Assumption: {plain(condition.statement)}" for condition in derivation.assumptions]
+
+
+def _lines(lines: list[str]) -> Text:
+    return Text("\n".join(lines), justify="left")
 
 
 def estimates_json(found: DataEstimates) -> dict[str, Any]:
@@ -126,45 +152,36 @@ def estimates_json(found: DataEstimates) -> dict[str, Any]:
 
 def estimates_table(name: str, found: DataEstimates) -> Table:
     """Return a summary of lam over a dataset."""
-    table = Table(
-        "quantity", "value", "status", title=Text(f"{name}: lam on {len(found.lam)} inputs"), title_justify="left"
-    )
-    for what, value in (
-        ("maximum", found.lam.max()),
-        ("mean", found.lam.mean()),
-        ("median", found.lam.quantile(0.5)),
-        ("minimum", found.lam.min()),
+    table = _quantities(f"{name}: lam on {len(found.lam)} inputs")
+    for what, lam, log10 in (
+        ("maximum", found.lam.max(), found.log10.max()),
+        ("mean", found.lam.mean(), found.lam.mean().log10()),
+        ("median", found.lam.quantile(0.5), found.lam.quantile(0.5).log10()),
+        ("minimum", found.lam.min(), found.log10.min()),
     ):
-        table.add_row(what, f"{value.item():.4g}", found.status)
-    table.add_row("method", found.method, "")
-    table.add_row("derivative products", str(found.evaluations), "")
-    table.add_row("seconds", f"{found.seconds:.2f}", "")
+        _add(table, what, lam.item(), log10.item(), found.status, up=False)
+    table.caption = _lines(
+        [f"Method: {found.method}; {found.evaluations} derivative products in {found.seconds:.1f} s."]
+    )
     return table
 
 
 def verdict_table(verdict: Verdict) -> Table:
     """Return a verdict: what was proved, what was found, how far apart they are."""
-    table = Table("quantity", "value", "log10", "status", title=Text(verdict.target), title_justify="left")
+    table = _quantities(verdict.target)
     _bound_rows(table, verdict.bound, verdict.baseline)
     found, worst = verdict.estimates, verdict.worst
     best = int(found.log10.argmax())
-    table.add_row(
-        f"largest lam on {len(found.lam)} inputs",
-        scientific(found.lam[best].item(), found.log10[best].item()),
-        f"{found.log10[best].item():.3f}",
-        found.status,
-    )
-    table.add_row(
-        f"worst lam found from {worst.starts} starts",
-        scientific(worst.value, worst.log10_value),
-        f"{worst.log10_value:.3f}",
-        worst.status,
-    )
-    table.add_row("bound over worst found, decades", "", f"{verdict.looseness_log10:.3f}", "")
+    largest = f"largest lam on {len(found.lam)} inputs"
+    _add(table, largest, found.lam[best].item(), found.log10[best].item(), found.status, up=False)
+    searched = f"worst lam found from {worst.starts} starts"
+    _add(table, searched, worst.value, worst.log10_value, worst.status, up=False)
+    table.add_row("bound over largest found, decades", "", fixed(verdict.looseness_log10, up=True), "")
     table.add_row("violations", str(verdict.violations), "", "the bound holds" if verdict.holds else "VIOLATED")
     steps, lemmas = len(verdict.derivation.steps), len(verdict.derivation.lemmas)
-    table.add_row("proof", f"{lemmas} lemmas, {steps} steps", "", "replayed")
-    table.add_row("seconds", ", ".join(f"{stage} {t:.1f}" for stage, t in verdict.seconds.items()), "", "")
+    spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in verdict.seconds.items())
+    proof = f"Proof replayed: {lemmas} lemmas, {steps} steps."
+    table.caption = _lines([*_assumptions(verdict.derivation), proof, f"Seconds: {spent}."])
     return table
 
 

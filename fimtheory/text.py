@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import re
+
 import sympy
 
 from fimtheory.derivation import Derivation, Lemma, Step, body_of
 from fimtheory.registry import find_measure
 
-__all__ = ["derivation_to_text"]
+__all__ = ["derivation_to_text", "plain"]
+
+
+_PLAIN = (
+    (re.compile(r"\\frac\{([^{}]+)\}\{([^{}]+)\}"), r"\1/\2"),
+    (re.compile(r"\\(sqrt)\{([^{}]+)\}"), r"\1(\2)"),
+    (re.compile(r"_\{([^{}]+)\}"), lambda found: "_" + found[1].replace(" ", "_")),
+    (re.compile(r"\\leq?\b"), "<="),
+    (re.compile(r"\\geq?\b"), ">="),
+    (re.compile(r"\\(?:left|right|,| )|[{}\\]"), ""),
+)
+"""LaTeX that a condition may hold, from the inside out, and how a terminal shows it."""
+
+
+def plain(statement: str) -> str:
+    r"""Return a sentence in which ``$...$`` holds LaTeX for a terminal.
+
+    >>> plain(r"Every token has variance at least $\frac{1}{10}$ and norm at most $R_{a ln}$.")
+    'Every token has variance at least 1/10 and norm at most R_a_ln.'
+    """
+    pieces = statement.split("$")
+    for k in range(1, len(pieces), 2):
+        for pattern, shown in _PLAIN:
+            pieces[k] = pattern.sub(shown, pieces[k])
+    return "".join(pieces)
 
 
 def derivation_to_text(derivation: Derivation) -> str:
@@ -20,7 +46,7 @@ def derivation_to_text(derivation: Derivation) -> str:
         *(f"with {name} = {form}" for name, form in theorem.definitions),
     ]
     lines += ["", "Assumptions of the worst-case bound:"]
-    lines += [f"    {c.statement}" for c in theorem.assumptions] or [
+    lines += [f"    {plain(c.statement)}" for c in theorem.assumptions] or [
         "    none: it holds for every input and all weights."
     ]
     for lemma in derivation.lemmas:

@@ -1,0 +1,76 @@
+"""Tables of the terminal: bounds are rounded up, what was found down, and nothing is broken at 80 columns."""
+
+import dataclasses
+import io
+from fractions import Fraction
+
+import pytest
+import torch
+from rich.console import Console
+
+import fimtheory as ft
+from fimtheory import tables, zoo
+from fimtheory.claims import Status
+
+UPPER = {Status.CERTIFIED, Status.EXPECTED, Status.HEURISTIC}
+
+
+def drawn(table, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def cells(table):
+    """Rows as lists of plain text."""
+    return list(zip(*([str(cell) for cell in column.cells] for column in table.columns), strict=True))
+
+
+@pytest.fixture(scope="module")
+def verdict():
+    return ft.verify(ft.families.mlp((6,), inputs=(4,), classes=3), torch.randn(8, 4), starts=4, steps=5)
+
+
+def test_a_verdict_shows_bounds_rounded_up_and_what_was_found_down(verdict):
+    bound, usual, found, worst = verdict.bound, verdict.baseline, verdict.estimates, verdict.worst
+    exact = [(bound.value, bound.log10), (usual.value, usual.log10), (bound.expected_value, bound.expected_log10)]
+    exact += [(found.lam.max().item(), found.log10.max().item()), (worst.value, worst.log10_value)]
+    for (what, value, log10, status), number, logarithm in zip(
+        cells(tables.verdict_table(verdict)), *zip(*exact, strict=True), strict=False
+    ):
+        for shown, honest in ((value, number), (log10, logarithm)):
+            difference = Fraction(shown) - Fraction(honest)
+            assert (difference >= 0) == (status in UPPER), what
+            assert abs(difference) < abs(Fraction(honest)) / 100 + Fraction(1, 1000), what
+
+
+def test_a_bound_beyond_floats_is_rounded_up_from_its_logarithm(verdict):
+    vast = dataclasses.replace(verdict.bound, value=None, log10=400.3015)
+    _, value, log10, _ = cells(tables.bound_table(vast, verdict.baseline, verdict.derivation))[0]
+    assert (value, log10) == ("2.01e+400", "400.302")
+
+
+def test_steps_of_gain_1_are_counted_but_not_shown(verdict):
+    steps = cells(tables.step_table("mlp", verdict.bound))
+    shown = [row for row in verdict.bound.rows if row.log10 != 0 or row.method]
+    text = drawn(tables.step_table("mlp", verdict.bound))
+    assert f"{len(verdict.bound.rows) - len(shown)} steps of gain exactly 1 are left out" in text
+    assert not any("ReLU" in step for _, step, _, _ in steps)
+    contributions = [Fraction(decades) for _, _, _, decades in steps if decades]
+    assert 0 <= sum(contributions) - Fraction(verdict.bound.log10) < Fraction(len(contributions), 1000)
+
+
+@pytest.mark.parametrize("name", ["digits_resnet", "digits_vit"])
+def test_the_steps_of_a_model_fit_80_columns_without_breaking_a_name(name):
+    graph = zoo.graph(name)
+    derivation = ft.derive(graph, token_variance="0.1")
+    found = ft.evaluate(derivation, zoo.load(name))
+    text = drawn(tables.step_table(name, found))
+    for node in graph.nodes[1:]:
+        assert node.block in text
+    for row in found.rows:
+        assert row.method.split(" ")[0].removesuffix(";") in text
+    assumption = "variance at least 1/10" if name == "digits_vit" else ""
+    below = drawn(tables.bound_table(found, found, derivation))
+    assert assumption in " ".join(below.split())
+    assert "$" not in below
