@@ -37,6 +37,7 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
             "log10": _finite(found.log10),
             "value": found.value,
             "status": found.status.value,
+            "domain": found.domain,
             "rules": dict(found.rules),
         },
         "baseline": {"log10": _finite(usual.log10), "status": usual.status.value},
@@ -98,7 +99,7 @@ def bound_table(found: Evaluation, usual: Evaluation, derivation: Derivation) ->
     """Return the bounds with their statuses, and what they assume."""
     table = _quantities(None)
     _bound_rows(table, found, usual)
-    table.caption = _lines(_assumptions(derivation))
+    table.caption = _lines(_domain(found, derivation))
     return table
 
 
@@ -126,8 +127,10 @@ def _bound_rows(table: Table, found: Evaluation, usual: Evaluation) -> None:
         _add(table, what, found.expected_value, found.expected_log10, found.expected_status, up=True)
 
 
-def _assumptions(derivation: Derivation) -> list[str]:
-    return [f"Assumption: {plain(condition.statement)}" for condition in derivation.assumptions]
+def _domain(found: Evaluation, derivation: Derivation) -> list[str]:
+    """Return sentences that say where the worst-case bounds hold."""
+    assumed = [f"  {plain(condition.statement)}" for condition in derivation.assumptions]
+    return [f"The worst-case bounds hold for {found.domain}{', provided that:' if assumed else '.'}", *assumed]
 
 
 def _lines(lines: list[str]) -> Text:
@@ -181,7 +184,7 @@ def verdict_table(verdict: Verdict) -> Table:
     steps, lemmas = len(verdict.derivation.steps), len(verdict.derivation.lemmas)
     spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in verdict.seconds.items())
     proof = f"Proof replayed: {lemmas} lemmas, {steps} steps."
-    table.caption = _lines([*_assumptions(verdict.derivation), proof, f"Seconds: {spent}."])
+    table.caption = _lines([*_domain(verdict.bound, verdict.derivation), proof, f"Seconds: {spent}."])
     return table
 
 
