@@ -55,9 +55,9 @@ class GraphBuilder:
         first = value[0] if isinstance(value, tuple | list) else value
         return tuple(int(size) for size in first.shape)
 
-    def input(self, shape: tuple[int, ...]) -> Traced:
-        """Add the input."""
-        return self._place("x", Input(shape[1:]), (), Layout(shape))
+    def input(self) -> Traced:
+        """Add the input: the current operation's result, whose first dimension is the batch."""
+        return self._place("x", Input(self.shape[1:]), (), Layout(self.shape, self.shape[0]))
 
     def add(self, layer: Layer, *inputs: Traced, layout: Layout | None = None, **tensors: Tensor | None) -> Traced:
         """Add a node and return its value; ``layout`` is by default that of the first input with the result's shape.

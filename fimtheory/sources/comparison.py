@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, fx
 
 from fimtheory.errors import SourceError
 from fimtheory.sources.builder import Origin
 from fimtheory.sources.imported import Difference, ImportedGraph
-from fimtheory.sources.program import Arguments, Program
+from fimtheory.sources.program import Program
 
 __all__ = ["compare_logits", "compare_nodes"]
 
@@ -53,26 +51,19 @@ def compare_nodes(graph: ImportedGraph, program: Program, start: fx.Node, origin
             )
 
 
-def compare_logits(
-    graph: ImportedGraph, modules: Mapping[torch.dtype, nn.Module], arguments: Arguments, program: Program,
-    start: fx.Node, end: fx.Node,
-) -> Difference:  # fmt: skip
-    """Compare the logits with those of the module in float64 and in its own precision, on the example input.
+def compare_logits(graph: ImportedGraph, example: Tensor, expected: Mapping[torch.dtype, Tensor]) -> Difference:
+    """Compare the graph's logits on the example with the source's own, in float64 and in float32.
 
     Raises
     ------
     SourceError
         They differ by more than rounding.
     """
-    example = program.run({}, {start})[start]
-    place = program.outputs.index(end)
     found = {}
-    for dtype, module in modules.items():
-        given = arguments.double() if dtype is torch.float64 else arguments
+    for dtype, logits in expected.items():
         with torch.no_grad():
-            expected: Any = tree_leaves(module(*given.positional, **given.keywords))[place]
-            logits = graph.model(dtype)(example.to(dtype))
-        found[dtype] = _difference(logits.double(), expected.double())
+            made = graph.model(dtype)(example.to(dtype))
+        found[dtype] = _difference(made.double(), logits.double())
         if not found[dtype] <= TOLERANCES[dtype]:
             raise SourceError(
                 f"{graph.name}: the imported graph's logits differ from the model's by {found[dtype]:.1e} of their "

@@ -2,15 +2,15 @@
 
 A layer graph describes one input; an exported program computes a batch.  The batch is a dimension that programs move
 (permute) and merge with others (windows of an image become more rows), so every value carries its place: dimension
-``batch`` has size ``outer * BATCH * inner``, in that order.  One input's shape has ``outer * inner`` there, or leaves
-the dimension out where that is 1.
+``batch`` has size ``outer * count * inner``, in that order, count being the number of inputs.  One input's shape has
+``outer * inner`` there, or leaves the dimension out where that is 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -18,10 +18,7 @@ from torch import Tensor
 
 from fimtheory.errors import SourceError
 
-__all__ = ["BATCH", "Layout", "Traced", "UnsupportedError"]
-
-BATCH = 2
-"""Number of inputs a program is exported and compared with."""
+__all__ = ["Layout", "Traced", "UnsupportedError"]
 
 
 class UnsupportedError(SourceError):
@@ -33,12 +30,13 @@ class UnsupportedError(SourceError):
 class Layout:
     """Shape of a batched value, the dimension that holds the batch, and what is merged with the batch there.
 
-    >>> windows = Layout((2, 8, 7)).viewed((4, 4, 7))
+    >>> windows = Layout((2, 8, 7), 2).viewed((4, 4, 7))
     >>> windows, windows.sample
-    (Layout(shape=(4, 4, 7), batch=0, outer=1, inner=2), (2, 4, 7))
+    (Layout(shape=(4, 4, 7), count=2, batch=0, outer=1, inner=2), (2, 4, 7))
     """
 
     shape: tuple[int, ...]
+    count: int
     batch: int = 0
     outer: int = 1
     inner: int = 1
@@ -87,15 +85,15 @@ class Layout:
         before, passed = math.prod(self.shape[: self.batch]) * self.outer, 1
         for at, size in enumerate(shape):
             outer = before // passed
-            if before % passed == 0 and size % (outer * BATCH) == 0:
-                return Layout(tuple(shape), at, outer, size // (outer * BATCH))
+            if before % passed == 0 and size % (outer * self.count) == 0:
+                return Layout(tuple(shape), self.count, at, outer, size // (outer * self.count))
             passed *= size
         raise UnsupportedError(f"{self.shape} is viewed as {tuple(shape)}, which mixes the inputs of a batch")
 
     def permuted(self, dims: Sequence[int]) -> tuple[Layout, tuple[int, ...]]:
         """Return the layout after a permutation, and the permutation of one input's dimensions."""
         order = [d % self.rank for d in dims]
-        made = Layout(tuple(self.shape[d] for d in order), order.index(self.batch), self.outer, self.inner)
+        made = replace(self, shape=tuple(self.shape[d] for d in order), batch=order.index(self.batch))
         if self.merged > 1:
             return made, tuple(order)
         return made, tuple(self.dim(d) for d in order if d != self.batch)
@@ -110,7 +108,7 @@ class Layout:
         """
         if len(shape) <= self.batch or shape[self.batch] != self.shape[self.batch]:
             raise UnsupportedError(f"the batch is lost between shapes {self.shape} and {tuple(shape)}")
-        return Layout(tuple(shape), self.batch, self.outer, self.inner)
+        return replace(self, shape=tuple(shape))
 
     def constant(self, value: Tensor) -> Tensor:
         """Return a constant that meets a value of this layout (dimensions aligned from the right), for one input.
@@ -125,9 +123,9 @@ class Layout:
             return value
         size = value.shape[at]
         if size == self.shape[self.batch]:
-            rows = value.unflatten(at, (self.outer, BATCH, self.inner))
+            rows = value.unflatten(at, (self.outer, self.count, self.inner))
             first = rows.select(at + 1, 0)
-            if any(not torch.equal(rows.select(at + 1, k), first) for k in range(1, BATCH)):
+            if any(not torch.equal(rows.select(at + 1, k), first) for k in range(1, self.count)):
                 raise UnsupportedError("meets a constant that differs between the inputs of a batch")
             kept = first.flatten(at, at + 1)
             return kept if self.merged > 1 else kept.squeeze(at)
@@ -137,8 +135,8 @@ class Layout:
 
     def by_input(self, value: Tensor) -> Tensor:
         """Return a batched value with the batch first and one input's shape after it."""
-        split = value.unflatten(self.batch, (self.outer, BATCH, self.inner)).movedim(self.batch + 1, 0)
-        return split.reshape(BATCH, *self.sample)
+        split = value.unflatten(self.batch, (self.outer, self.count, self.inner)).movedim(self.batch + 1, 0)
+        return split.reshape(self.count, *self.sample)
 
 
 @final

@@ -65,7 +65,7 @@ def _activations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
     roots: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.target in _FORMULAS and _is_tensor(node):
-            sources = [roots.get(s, s) for s in node.all_input_nodes if _is_tensor(s)]
+            sources: list[Any] = [roots.get(s, s) for s in node.all_input_nodes if _is_tensor(s)]
             if len(set(sources)) == 1:
                 roots[node] = sources[0]
     for node, root in roots.items():

@@ -6,8 +6,8 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -18,10 +18,13 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from fimtheory.errors import SourceError
-from fimtheory.sources.layout import BATCH
 
-__all__ = ["Arguments", "Program", "call", "exported", "in_precision", "program_of", "resolved"]
+__all__ = [
+    "Arguments", "Program", "call", "exported", "first_line", "in_precision", "program_of", "quiet", "resolved",
+]  # fmt: skip
 
+BATCH = 2
+"""Number of inputs a module is exported with: with one, what joins inputs could not be told from what does not."""
 MOST_ENTRIES = 2**32
 """Most entries of one tensor that a program may compute: a file could ask for any number."""
 
@@ -58,6 +61,10 @@ class Arguments:
             raise SourceError("the example input has no batch dimension; its first dimension must be the batch")
         return cls(tuple(map(_two_rows, positional)), {key: _two_rows(value) for key, value in keywords.items()})
 
+    def leaves(self) -> list[Any]:
+        """Return the arguments one by one, as a program takes them."""
+        return pytree.tree_leaves((self.positional, dict(self.keywords)))
+
     def double(self) -> Arguments:
         """Return the arguments with float64 in place of every other floating-point type."""
         return Arguments(tuple(map(_double, self.positional)), {k: _double(v) for k, v in self.keywords.items()})
@@ -82,7 +89,7 @@ def in_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     try:
         return copy.deepcopy(module).to(dtype)
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise SourceError(f"{type(module).__name__} cannot be copied to {dtype}: {_first_line(error)}") from None
+        raise SourceError(f"{type(module).__name__} cannot be copied to {dtype}: {first_line(error)}") from None
 
 
 def exported(module: nn.Module, arguments: Arguments) -> ExportedProgram:
@@ -96,23 +103,23 @@ def exported(module: nn.Module, arguments: Arguments) -> ExportedProgram:
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise SourceError(f"{training[0]} is in training mode; call module.eval() first")
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             module(*arguments.positional, **arguments.keywords)
         except Exception as error:
-            raise SourceError(f"{type(module).__name__} fails on the example input: {_first_line(error)}") from None
+            raise SourceError(f"{type(module).__name__} fails on the example input: {first_line(error)}") from None
         try:
             program = torch.export.export(module, arguments.positional, dict(arguments.keywords), strict=False)
             return program.run_decompositions({})
         except Exception as error:
             raise SourceError(
                 f"torch.export cannot trace {type(module).__name__} (control flow that depends on the data cannot be "
-                f"imported): {_first_line(error)}"
+                f"imported): {first_line(error)}"
             ) from None
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leave out torch's warnings about its own exporter, and its fused attention, which hides the operations."""
     fast, muted = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
@@ -126,7 +133,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(muted)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
 
@@ -165,6 +173,15 @@ class Program:
                     values.pop(source, None)
         return found
 
+    def double(self) -> Program:
+        """Return the program with float64 tensors in place of every other floating-point type."""
+        return replace(self, tensors={name: _double(value) for name, value in self.tensors.items()})
+
+    def logits_of(self, module: nn.Module, arguments: Arguments, end: fx.Node) -> Tensor:
+        """Return what the module itself computes where the program computes ``end``."""
+        with torch.no_grad():
+            return pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))[self.outputs.index(end)]
+
 
 def resolved(node: fx.Node, values: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of an operation with values in the place of other operations."""
@@ -191,16 +208,16 @@ def call(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     return target(*args, **kwargs)  # type: ignore[operator]
 
 
-def program_of(exported: ExportedProgram, arguments: Arguments) -> Program:
-    """Return the operations of an exported program with everything they need.
+def program_of(exported: ExportedProgram, leaves: Sequence[Any]) -> Program:
+    """Return the operations of an exported program with its tensors, and values for its inputs.
 
     Raises
     ------
     SourceError
-        The program has inputs that are not tensors' or changes its own state.
+        The program has inputs of an unknown kind, or changes its own state.
     """
     signature = exported.graph_signature
-    leaves = pytree.tree_leaves((arguments.positional, dict(arguments.keywords)))
+    held = {**exported.constants, **exported.state_dict}
     tensors: dict[str, Any] = {}
     keys: dict[str, str] = {}
     inputs = []
@@ -210,10 +227,8 @@ def program_of(exported: ExportedProgram, arguments: Arguments) -> Program:
         if spec.kind is InputKind.USER_INPUT:
             tensors[name] = next(user)
             inputs.append(name)
-        elif spec.target in exported.state_dict:
-            tensors[name], keys[name] = exported.state_dict[spec.target], str(spec.target)
-        elif spec.target in exported.constants:
-            tensors[name], keys[name] = exported.constants[spec.target], str(spec.target)
+        elif spec.target in held:
+            tensors[name], keys[name] = held[spec.target], str(spec.target)
         else:
             raise SourceError(f"the program's input {name} ({spec.kind.name.lower()}) is not supported")
     graph = exported.graph_module.graph

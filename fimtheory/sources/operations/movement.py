@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace as Call
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fimtheory import layers
 from fimtheory.sources.builder import GraphBuilder
-from fimtheory.sources.layout import Layout, Traced, UnsupportedError
+from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
@@ -82,7 +83,7 @@ def expanded(g: GraphBuilder, value: Traced, shape: tuple[int, ...]) -> Traced:
     at = value.layout.batch + len(shape) - len(value.shape)
     if shape[at] != value.shape[value.layout.batch]:
         raise UnsupportedError(f"repeats the inputs of a batch: {value.shape} to {tuple(shape)}")
-    layout = Layout(tuple(shape), at, value.layout.outer, value.layout.inner)
+    layout = replace(value.layout, shape=tuple(shape), batch=at)
     if layout.sample == value.sample:
         return Traced(value.node, layout)
     return g.add(layers.Expand(layout.sample), value, layout=layout)
@@ -160,7 +161,7 @@ def selected(g: GraphBuilder, value: Traced, at: int, index: int) -> Traced:
     layout = value.layout
     dim, index = layout.dim(at), index % value.shape[at]
     shape = (*value.shape[:at], *value.shape[at + 1 :])
-    left = Layout(shape, layout.batch - (at < layout.batch), layout.outer, layout.inner)
+    left = replace(layout, shape=shape, batch=layout.batch - (at < layout.batch))
     return g.add(layers.Select(dim, index), value, layout=left)
 
 

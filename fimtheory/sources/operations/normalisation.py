@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace as Call
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fimtheory import layers
 from fimtheory.sources.builder import GraphBuilder
-from fimtheory.sources.layout import Layout, Traced, UnsupportedError
+from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
@@ -108,7 +109,7 @@ def _reduced(g: GraphBuilder, call: Call, kind: Any) -> Traced:
         return g.add(layer, value)
     layout = value.layout
     batch = layout.batch - sum(d < layout.batch for d in gone)
-    return g.add(layer, value, layout=Layout(g.shape, batch, layout.outer, layout.inner))
+    return g.add(layer, value, layout=replace(layout, shape=g.shape, batch=batch))
 
 
 # ---- windows ----------------------------------------------------------------------------------------------------
