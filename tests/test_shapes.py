@@ -98,6 +98,7 @@ def test_same_convolution_returns_the_symbols_themselves():
 SHAPES = [
     (layers.Linear(4, 2), [(4,)], (2,)),
     (layers.Linear(4, 2), [(7, 4)], (7, 2)),
+    (layers.Linear(4, 2), [(3, 7, 4)], (3, 7, 2)),
     (layers.AdaptiveAvgPool2d((7, 7)), [(3, 1, 1)], (3, 7, 7)),
     (layers.Add(), [(3, 2)] * 3, (3, 2)),
     (layers.Concat(1), [(3, 2, 5)] * 3, (3, 6, 5)),
@@ -125,7 +126,6 @@ REFUSED = [
     (layers.SoftmaxOver(1), (4,), "dim is 1; expected 0 to 0"),
     (layers.LogSoftmax(-1), (4,), "dim is -1"),
     (layers.Linear(4, 2), (5,), "5 features, but the layer is for 4"),
-    (layers.Linear(4, 2), (3, 2, 4), "flatten it first"),
     (layers.Linear(4, 0), (4,), "out_features is 0"),
     (layers.Linear(4, 2.0), (4,), "out_features is 2.0"),
     (layers.Linear(4, True), (4,), "out_features is True"),

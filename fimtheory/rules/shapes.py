@@ -59,8 +59,6 @@ def _graph_input(site: Site) -> Shape:
 @rule(layers.Linear, quantity=Quantity.SHAPE, reference=_torch("nn.Linear"))
 def _linear(site: Site) -> Shape:
     (shape,) = site.inputs
-    if len(shape) not in (1, 2):
-        raise ShapeError(f"the input has shape {shape}; expected (features,) or (tokens, features); flatten it first")
     expect("features", shape[-1], checked_size("in_features", site.layer.in_features))
     return (*shape[:-1], checked_size("out_features", site.layer.out_features))
 

@@ -95,7 +95,6 @@ def _look_through(archive: zipfile.ZipFile, file: Path) -> None:
     if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
         raise SourceError(f"{file}: unpacks to more than {MOST_BYTES} bytes")
     for member in archive.namelist():
-        parts = member.split("/")
         content = archive.read(member)
         if member.endswith(".json"):
             _look_at_json(json.loads(content), file)
