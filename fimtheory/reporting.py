@@ -159,7 +159,7 @@ def _bibliography(keys: Sequence[str]) -> str:
     missing = "cited by a rule; not in the bibliography of fimtheory."
     entries = [rf"\bibitem{{{k}}} {prose(by_key[k]) if k in by_key else f'{typewriter(k)}: {missing}'}" for k in keys]
     widest = "9" * len(str(len(keys)))
-    return "\n".join([rf"\begin{{thebibliography}}{{{widest}}}", *entries, r"\end{thebibliography}"])
+    return "\n".join([rf"\begin{{thebibliography}}{{{widest}}}\raggedright", *entries, r"\end{thebibliography}"])
 
 
 def compiled(document: str) -> bytes:

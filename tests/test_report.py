@@ -22,11 +22,13 @@ from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
 from fimtheory.errors import CheckError, DataError
 from fimtheory.inference import BOUNDED
+from fimtheory.latex import activations
 from fimtheory.latex.chapters import chapter
 from fimtheory.latex.facts import fact_of
-from fimtheory.latex.labels import label_key
+from fimtheory.latex.labels import label_key, prose
 from fimtheory.registry import Need
 from fimtheory.reporting import report, tex, typeset
+from fimtheory.rules.activations import ACTIVATIONS
 
 latexmk = pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk (CI installs it)")
 HOSTILE = (
@@ -373,8 +375,8 @@ def test_a_theorem_without_an_expected_bound_says_so_and_says_nothing_else_of_it
     assert made.mean is None
     document = tex(made)
     assert (
-        r"There is no bound on the mean of $\lambda(x)$ over random weights: nothing is known of how \texttt{Clip}, "
-        r"\texttt{Product}" in " ".join(document.split())
+        r"There is no bound on the mean of $\lambda(x)$ over random weights: no rule says how the mean square of a "
+        r"Jacobian grows through \texttt{Clip} and \texttt{Product}." in " ".join(document.split())
     )
     assert not re.search("growth|ensemble|Markov|None", document)
     assert document.count(r"\begin{theorem}") == 1
@@ -391,7 +393,7 @@ def test_bounds_on_values_have_names_of_their_own(bounded_product):
         r"\nu_{\mathrm{left}} \le N_{a,\mathrm{left}}$ by assumption",
     ):  # fmt: skip
         assert name.replace(" $", "$") in proof
-    assert [words.split(" ")[0] for words in made.values] == [r"$\mu_v$", r"$\rho_v$", r"$\nu_v$"]
+    assert re.findall(r"\$.*?\$", made.values) == [r"$\mu_v$", r"$\rho_v$", r"$\nu_v$"]
     assert made.assumptions == (
         r"Every token at the node \texttt{left} of every block of Lemma $a$ has norm at most "
         r"$R^{(i)}_{a,\mathrm{left}}$.",
@@ -408,6 +410,17 @@ def test_a_layer_with_several_inputs_is_bounded_from_the_entry_of_its_block(boun
     (joint,) = [step for step in steps if step.rule == "gain[Product]"]
     from_steps = [f"($a$.{p})" for p in joint.premises]
     assert last.endswith(f"from {', '.join(from_steps[:-1])} and {from_steps[-1]}")
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS, ids=lambda kind: kind.__name__)
+def test_every_elementwise_layer_has_slopes_and_a_reason(kind, monkeypatch):
+    layer = layers.Clamp(minimum=0.0) if kind is layers.Clamp else kind()
+    derivation = ft.derive(_one_layer(layer, bias=True))
+    (row,) = chapter(derivation).slopes
+    assert row.reason
+    monkeypatch.setattr(activations, "_REASONS", {})
+    (row,) = chapter(derivation).slopes
+    assert row.reason == prose(kind.__doc__.splitlines()[0])
 
 
 def test_the_ensemble_is_what_the_tensors_start_as():

@@ -2,6 +2,7 @@ r"""Slopes of the elementwise layers that a derivation uses, in print, and why t
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import cast, final
 
@@ -10,6 +11,7 @@ import sympy
 from fimtheory.claims import Quantity
 from fimtheory.derivation import Derivation, body_of
 from fimtheory.latex.facts import fact_of, layer_words
+from fimtheory.latex.labels import prose
 from fimtheory.latex.printer import Printer, number
 from fimtheory.layers import Layer
 from fimtheory.registry import Site, find_rule
@@ -47,6 +49,8 @@ _REASONS = {
     "Sigmoid": r"$\varphi'=\varphi(1-\varphi)$",
     "Hardsigmoid": r"$\varphi'\in\{0,\tfrac16\}$",
 }
+
+"""Why the slopes are what they are; of any other layer, what its docstring says it computes."""
 
 _SETTINGS = {"negative_slope": r"\text{negative slope}", "alpha": r"\alpha"}
 
@@ -86,7 +90,8 @@ def _slopes(layer: Layer) -> Slopes:
     ]
     if settings:
         words += f" (${', '.join(settings)}$)"
-    return Slopes(words, f"$[{low},\\allowbreak\\, {high}]{about}$", _REASONS[kind])
+    reason = _REASONS.get(kind) or prose((inspect.getdoc(type(layer)) or "").partition("\n")[0])
+    return Slopes(words, f"$[{low},\\allowbreak\\, {high}]{about}$", reason)
 
 
 def _rounded(interval: sympy.Tuple) -> str:

@@ -10,8 +10,8 @@ from fimtheory.claims import Quantity, Status
 from fimtheory.derivation import Derivation
 from fimtheory.latex.activations import Slopes, slopes_used
 from fimtheory.latex.ensembles import ensemble_texts
-from fimtheory.latex.facts import FACTS, Fact, fact_of, layer_words
-from fimtheory.latex.labels import escaped, file_stem, label_key, typewriter
+from fimtheory.latex.facts import FACTS, Fact, fact_of
+from fimtheory.latex.labels import escaped, file_stem, label_key, listed, typewriter
 from fimtheory.latex.proofs import LemmaText, Part, lemma_text, part_text
 from fimtheory.latex.symbols import VALUES_WORDS, Names
 from fimtheory.latex.tables import BlockRows, Coverage, Total, certificates, coverage, layer_rows, totals, verdict_rows
@@ -54,7 +54,7 @@ class Chapter:
     """The theorems about a graph with all that a report says of them; every string is LaTeX.
 
     ``stem`` names its files and ``key`` begins its LaTeX labels; ``values`` says what the names of bounds on values
-    mean, and ``without_variance`` lists the layers for lack of whose rules there is no ``mean``.
+    mean, and ``without_variance`` lists the layer types for lack of whose rules there is no ``mean``.
     """
 
     stem: str
@@ -66,12 +66,12 @@ class Chapter:
     temperature: str
     theorem: TheoremText
     assumptions: tuple[str, ...]
-    values: tuple[str, ...]
+    values: str
     facts: tuple[tuple[str, Fact], ...]
     slopes: tuple[Slopes, ...]
     lemmas: tuple[LemmaText, ...]
     mean: Mean | None
-    without_variance: tuple[str, ...]
+    without_variance: str
     coverage: tuple[Coverage, ...]
     blocks: tuple[BlockRows, ...]
     certificates: tuple[str, ...]
@@ -95,6 +95,8 @@ def chapter(
     graph, names = derivation.graph, Names(derivation)
     printer = names.printer()
     quantities = {step.quantity for step in derivation.steps}
+    told = [words for quantity, words in VALUES_WORDS.items() if quantity in quantities]
+    lacking = [typewriter(kind) for kind in derivation.without_variance]
     return Chapter(
         file_stem(graph.name),
         label_key(graph.name),
@@ -105,12 +107,12 @@ def chapter(
         printer.doprint(derivation.temperature),
         theorem_text(derivation, names),
         assumption_texts(derivation, derivation.assumptions, names),
-        tuple(words for quantity, words in VALUES_WORDS.items() if quantity in quantities),
+        listed(told) if told else "",
         _facts(derivation, growth=False),
         slopes_used(derivation),
         tuple(lemma_text(derivation, lemma, names) for lemma in derivation.lemmas),
         _mean(derivation, names),
-        tuple(layer_words((kind,)) for kind in derivation.without_variance),
+        listed(lacking) if lacking else "",
         coverage(derivation, names),
         () if evaluation is None else layer_rows(derivation, evaluation),
         () if evaluation is None else certificates(evaluation),

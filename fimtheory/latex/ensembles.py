@@ -9,6 +9,7 @@ from fimtheory.derivation import Derivation, body_of
 from fimtheory.ensemble import Initial, Parameters
 from fimtheory.graph import LayerGraph
 from fimtheory.latex.facts import layer_words
+from fimtheory.latex.labels import listed
 from fimtheory.registry import Site, find_rule
 
 __all__ = ["SENTENCES", "ensemble_texts"]
@@ -37,7 +38,7 @@ def ensemble_texts(derivation: Derivation) -> tuple[str, ...]:
             for initial in {p.initial for p in parameters} - {Initial.COUNT}:
                 starting.setdefault(initial, {})[words] = None
     return tuple(
-        sentence.format(of=_listed([*starting[initial]]))
+        sentence.format(of=listed([*starting[initial]]))
         for initial, sentence in SENTENCES.items()
         if initial in starting
     )
@@ -50,8 +51,3 @@ def _tensors(graph: LayerGraph) -> Iterator[tuple[str, Parameters]]:
         if found is not None:
             site = Site((node.layer,), (node.name,), graph.input_shapes(node.name), graph.shapes[node.name])
             yield layer_words((type(node.layer).__name__,)), found.function(site)
-
-
-def _listed(words: list[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last

@@ -80,7 +80,8 @@ _WORDS = {
     "ClassToken": "class token",
     "PositionEmbedding": "position embedding",
     "SelectToken": "selection of a token",
-    "Softmax": "softmax",
+    **dict.fromkeys(("Softmax", "SoftmaxOver"), "softmax"),
+    "LogSoftmax": "log-softmax",
     "Slice": "slice",
     "Select": "selection of an entry",
     "IndexSelect": "selection of entries",
@@ -95,6 +96,15 @@ _WORDS = {
     "MultiplyConstant": "constant factors",
     "ConcatConstant": "joined constant",
     "MatmulConstant": "product with a constant matrix",
+    "Mean": "mean",
+    "Sum": "sum",
+    "Amax": "maximum",
+    "LogSumExp": "log-sum-exp",
+    "L2Normalize": "division by the norm",
+    "Multiply": "product",
+    "Gate": "gate",
+    "MatMul": "product of matrices",
+    "ScaledDotProductAttention": "attention",
 }
 """Layer types in words; any other is called by the name of its type."""
 

@@ -6,8 +6,9 @@ Every character is printed as itself or, where the fonts of a plain LaTeX instal
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["NAMED_CHARACTERS", "escaped", "file_stem", "label_key", "math_name", "prose", "typewriter"]
+__all__ = ["NAMED_CHARACTERS", "escaped", "file_stem", "label_key", "listed", "math_name", "prose", "typewriter"]
 
 _COMMANDS = {
     "\\": r"\textbackslash{}",
@@ -118,6 +119,16 @@ def prose(statement: str) -> str:
         else:
             made.append(_words(f"${piece}$"))
     return "".join(made)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words with commas and an "and".
+
+    >>> listed(["gain", "growth", "shape"])
+    'gain, growth and shape'
+    """
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _words(text: str) -> str:

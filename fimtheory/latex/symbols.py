@@ -28,11 +28,11 @@ _STEP_GLYPHS = {
 }
 """Glyphs of what a step bounds: one layer, and several together."""
 VALUES_WORDS = {
-    Quantity.ENTRY_BOUND: r"$\mu_v$ bounds the absolute value of every entry at $v$",
-    Quantity.TOKEN_NORM: r"$\rho_v$ bounds the norm of every token at $v$",
-    Quantity.NORM_BOUND: r"$\nu_v$ bounds the norm of all that is at $v$",
+    Quantity.ENTRY_BOUND: r"$\mu_v$ bounds the absolute value of every entry",
+    Quantity.TOKEN_NORM: r"$\rho_v$ bounds the norm of every token",
+    Quantity.NORM_BOUND: r"$\nu_v$ bounds the norm of the whole",
 }
-"""What the names of bounds on values mean."""
+"""What the names of bounds on the value of a node v mean."""
 _SUFFIX_GLYPHS = {"a": r"\alpha", "b": r"\beta", "g": r"\gamma", "q": r"\eta"}
 """Suffixes that would read as the letter of a lemma."""
 _TOKEN = re.compile(r"\\?[A-Za-z]+")
