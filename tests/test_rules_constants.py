@@ -100,8 +100,8 @@ def test_a_factor_after_a_weight_layer(weight, constant, shape, folds):
     claim = ft.registry.find_rule(tuple(map(type, run)), Quantity.GAIN).function(ft.Site.of(*run, inputs=(shape,)))
     assert (claim.relation is Relation.EQ) is folds
     graph = graph_of(*run, layers.Flatten(), shape=shape)
-    for seed in range(5):
-        weights = weights_of(graph, seed)
+    for seed, style in enumerate(("normal", "normal", "signs", "single", "zero", "tiny", "huge")):
+        weights = weights_of(graph, seed, style)
         module = ft.instantiate(graph, weights=weights, dtype=torch.float64)
         bound = ft.evaluate(ft.derive(graph), module)
         assert f"gain[{type(weight).__name__}, MultiplyConstant]" in bound.rules
