@@ -53,6 +53,11 @@ TokenVariance = Annotated[
 Starts = Annotated[int, typer.Option(min=1, max=100_000, help="Starts of the search for the worst input.")]
 Steps = Annotated[int, typer.Option(min=0, help="Ascent steps from each start.")]
 
+InputBound = Annotated[
+    float | None,
+    typer.Option(min=0, help="Largest entry of an input, where a theorem assumes bounds on values."),
+]
+
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -90,6 +95,7 @@ def bound(
     seed: Seed = 0,
     device: Device = "auto",
     token_variance: TokenVariance = None,
+    input_bound: InputBound = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the certified bound on a model's weights, step by step."""
@@ -99,8 +105,8 @@ def bound(
     model = made.model(weights, seed, device)
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
-    found = evaluate(derivation, model, progress=_err.is_terminal)
-    usual = evaluate(derive_baseline(made.graph), model, progress=_err.is_terminal)
+    found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
+    usual = evaluate(derive_baseline(made.graph), model, input_bound=input_bound, progress=_err.is_terminal)
     if as_json:
         _print_json(tables.bound_json(made.name, derivation, found, usual))
     else:
@@ -149,6 +155,7 @@ def verify(
     ] = None,
     starts: Starts = 32,
     steps: Steps = 100,
+    input_bound: InputBound = None,
     as_json: AsJson = False,
 ) -> None:
     """Derive, replay and evaluate the bound, then try to exceed it on data and by search."""
@@ -158,8 +165,9 @@ def verify(
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed, at_most=64).to(next(model.parameters()))
     verdict = verify_model(
-        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, progress=_err.is_terminal
-    )
+        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
+        progress=_err.is_terminal,
+    )  # fmt: skip
     if as_json:
         _print_json(verdict.to_json())
     else:
@@ -183,6 +191,7 @@ def report(
     ] = None,
     starts: Starts = 32,
     steps: Steps = 100,
+    input_bound: InputBound = None,
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
 ) -> None:
     """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed)."""
@@ -199,11 +208,11 @@ def report(
             continue
         model = each.model(weights, seed, device)
         inputs = _inputs(each, data, n, seed, at_most=64).to(next(model.parameters()))
-        chapters.append(
-            verify_model(
-                model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, progress=_err.is_terminal
-            )
-        )
+        verdict = verify_model(
+            model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
+            progress=_err.is_terminal,
+        )  # fmt: skip
+        chapters.append(verdict)
     for path in write_report(chapters, out):
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 

@@ -90,6 +90,7 @@ class Verdict:
                 "log10": finite_or_none(self.bound.log10),
                 "value": self.bound.value,
                 "status": self.bound.status.value,
+                "domain": self.bound.domain,
                 "rules": dict(self.bound.rules),
             },
             "baseline": {"log10": finite_or_none(self.baseline.log10), "status": self.baseline.status.value},
@@ -133,6 +134,7 @@ def verify(
     seed: int = 0,
     starts: int = 32,
     steps: int = 100,
+    input_bound: float | None = None,
     progress: bool = False,
 ) -> Verdict:
     """Derive and replay the bound of a model's graph, evaluate it on the weights and try to exceed it.
@@ -147,6 +149,8 @@ def verify(
         What to call the model; by default the graph's name.
     seed, starts, steps
         Of the search for the worst input, which is free to leave the data's range.
+    input_bound : float, optional
+        Largest absolute value of an entry of an input, as for ``evaluate``; data and search stay within it.
     progress : bool
         Show progress bars on stderr.
 
@@ -154,6 +158,8 @@ def verify(
     ------
     GraphError, MissingRuleError, WeightsError, NonFiniteError, DataError, AdjointTestError
         See ``derive``, ``evaluate``, ``estimate`` and ``worst_case``.
+    AssumptionError
+        The theorem assumes bounded values, which depend on the input, and no input bound is given.
     """
     seconds: dict[str, float] = {}
     if isinstance(model, LayerGraph):
@@ -162,19 +168,20 @@ def verify(
     if not isinstance(model, GraphModule):
         raise GraphError(f"verify takes a LayerGraph or a model made by ft.instantiate, got {type(model).__name__}")
     graph = model.graph
-    _check_data(data, graph)
+    _check_data(data, graph, input_bound)
     with _timed(seconds, "derive"):
         derivation = derive(graph)
     with _timed(seconds, "check"):
         check(derivation)
     with _timed(seconds, "bound"):
-        bound = evaluate(derivation, model, progress=progress)
+        bound = evaluate(derivation, model, input_bound=input_bound, progress=progress)
     with _timed(seconds, "baseline"):
-        usual = evaluate(baseline(graph), model, progress=progress)
+        usual = evaluate(baseline(graph), model, input_bound=input_bound, progress=progress)
     with _timed(seconds, "estimate"):
         found = estimates_on(model, data, seed=seed, progress=progress)
     with _timed(seconds, "search"):
-        worst = worst_case(model, data, starts=starts, steps=steps, seed=seed, progress=progress)
+        box = None if input_bound is None else _box(input_bound, data.dtype)
+        worst = worst_case(model, data, starts=starts, steps=steps, seed=seed, box=box, progress=progress)
     suspects = data[found.log10 > bound.log10 - 0.01]
     confirmed = estimates_on(double(model), suspects.double(), seed=seed).log10 if len(suspects) else torch.empty(0)
     slack = math.log10(1 + 1e-9)  # rounding of lam in float64
@@ -222,10 +229,25 @@ def estimates_on(
     )
 
 
-def _check_data(data: Tensor, graph: LayerGraph) -> None:
+def _check_data(data: Tensor, graph: LayerGraph, input_bound: float | None) -> None:
     expected = tuple(graph.shapes[graph.input])
     if tuple(data.shape[1:]) != expected or len(data) == 0:
         raise DataError(f"data has shape {tuple(data.shape)}; {graph.name} takes a batch of at least 1 of {expected}")
+    if input_bound is not None:
+        largest = data.abs().max().item()
+        if not largest <= input_bound:
+            raise DataError(
+                f"an entry of the data is {largest} in absolute value, outside of the domain of entries at most "
+                f"{input_bound}; give a larger input bound, or other data"
+            )
+
+
+def _box(input_bound: float, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the ends of the domain as numbers of ``dtype``, rounded inwards."""
+    side = torch.tensor(input_bound, dtype=dtype)
+    if side.item() > input_bound:
+        side = torch.nextafter(side, torch.zeros_like(side))
+    return -side.item(), side.item()
 
 
 @contextmanager

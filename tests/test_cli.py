@@ -39,6 +39,27 @@ def test_bound_and_estimate_agree_that_nothing_exceeds_the_bound():
     assert sum(shares) == pytest.approx(bound["bound"]["log10"], abs=1e-9)
 
 
+def test_an_input_bound_gives_assumed_values_their_numbers(tmp_path):
+    builder = ft.Builder("gated")
+    x = builder.add("x", layers.Input((3,)))
+    product = builder.add("product", layers.Multiply(), x, builder.add("gate", layers.Sigmoid(), x))
+    builder.add("head", layers.Linear(3, 2), product)
+    path = tmp_path / "gated.json"
+    builder.graph().save(path)
+    done = run("bound", path)
+    assert done.returncode == 2
+    assert "--input-bound" in done.stderr
+    found = json.loads(run("bound", path, "--input-bound", 2, "--json").stdout)
+    assert found["bound"]["domain"] == "inputs with entries at most 2.0 in absolute value"
+    assert len(found["assumptions"]) == 1
+    done = run("verify", path, "--data", "random:4", "--starts", 2, "--steps", 2, "--input-bound", 100)
+    assert done.returncode == 0, done.stderr
+    assert "inputs with entries at most 100.0" in " ".join(done.stdout.split())
+    done = run("verify", path, "--data", "random:4", "--input-bound", 0.001)
+    assert done.returncode == 2
+    assert "outside of the domain" in done.stderr
+
+
 def test_derive_saves_a_derivation_that_check_accepts_and_refuses_when_edited(tmp_path):
     path = tmp_path / "proof.json"
     assert run("derive", "ResNet", "--save", path).returncode == 0

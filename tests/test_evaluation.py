@@ -20,6 +20,7 @@ from fimtheory.balls import ball, evaluated, log10_upper, upper_float
 from fimtheory.claims import Status
 from fimtheory.errors import (
     AssumptionError,
+    DataError,
     GraphError,
     MissingRuleError,
     NonFiniteError,
@@ -248,6 +249,32 @@ def test_tokens_that_nothing_bounds_are_an_assumption_without_a_value():
         ft.evaluate(derivation, ft.instantiate(graph, 0))
 
 
+def test_an_input_bound_gives_assumed_tokens_a_value():
+    graph = chain(layers.MultiHeadSelfAttention(4, 2), layers.Flatten(), L(12, 3), shape=(3, 4))
+    derivation, model = ft.derive(graph), ft.instantiate(graph, 0)
+    found = ft.evaluate(derivation, model, input_bound=0.5)
+    assert found.domain == "inputs with entries at most 0.5 in absolute value"
+    (radius,) = (row for row in found.rows if row.rule == "assumption")
+    assert radius.log10 == pytest.approx(0, abs=1e-9)  # four entries of at most 1/2
+    assert ft.evaluate(derivation, model, input_bound=5.0).log10 > found.log10
+    assert ft.evaluate(ft.baseline(graph), model, input_bound=0.5).log10 > found.log10
+
+
+@pytest.mark.parametrize("bound", [-1.0, math.inf, math.nan])
+def test_refused_input_bounds(bound):
+    graph = chain(L(4, 3), shape=(4,))
+    with pytest.raises(DataError, match="expected a finite number"):
+        ft.evaluate(ft.derive(graph), ft.instantiate(graph, 0), input_bound=bound)
+
+
+def test_a_theorem_without_assumptions_on_values_holds_for_all_inputs():
+    graph = chain(layers.LayerNorm(4), L(4, 3), shape=(4,))
+    model = ft.instantiate(graph, 0)
+    assert ft.evaluate(ft.derive(graph), model, input_bound=1.0).domain == "all inputs"
+    found = ft.evaluate(ft.derive(graph, token_variance="1/4"), model)
+    assert found.domain == "all inputs, and tokens of variance at least 1/4 into every layer norm"
+
+
 def test_huge_attention_logits_do_not_overflow():
     graph = chain(layers.LayerNorm(4), layers.MultiHeadSelfAttention(4, 2), layers.Flatten(), L(12, 3), shape=(3, 4))
     state = {key: t * 1e60 for key, t in ft.instantiate(graph, 0, dtype=torch.float64).state_dict().items()}
@@ -258,30 +285,30 @@ def test_huge_attention_logits_do_not_overflow():
 
 def test_a_measure_of_ones_own_is_evaluated(own_rules):
     @ft.layer
-    class Scale(layers.Layer):
+    class Tripled(layers.Layer):
         """3 x."""
 
     reference = ft.Reference("fimtheory")
     ft.measure("factor", suffix="f", latex="f", meaning="the factor")
 
-    @ft.rule(Scale, quantity=ft.Quantity.SHAPE, reference=reference)
+    @ft.rule(Tripled, quantity=ft.Quantity.SHAPE, reference=reference)
     def shape(site):
         return site.inputs[0]
 
-    @ft.rule(Scale, quantity=ft.Quantity.PARAMETERS, reference=reference)
+    @ft.rule(Tripled, quantity=ft.Quantity.PARAMETERS, reference=reference)
     def parameters(site):
         return ()
 
-    @ft.rule(Scale, quantity=ft.Quantity.GAIN, reference=reference)
+    @ft.rule(Tripled, quantity=ft.Quantity.GAIN, reference=reference)
     def gain(site):
         factor = site.measured("factor")
         return ft.Claim(ft.Relation.LE, factor.symbol, reference, measured=(factor,))
 
-    @ft.rule(Scale, quantity=ft.Quantity.JACOBIAN_VARIANCE, reference=reference)
+    @ft.rule(Tripled, quantity=ft.Quantity.JACOBIAN_VARIANCE, reference=reference)
     def variance(site):
         return ft.Claim(ft.Relation.LE, sympy.Integer(9), reference, status=Status.EXPECTED)
 
-    graph = chain(Scale(), L(4, 3))
+    graph = chain(Tripled(), L(4, 3))
     derivation = ft.derive(graph)
     ft.check(derivation)
     state = {"n1.weight": torch.eye(3, 4), "n1.bias": torch.zeros(3)}

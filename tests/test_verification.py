@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fimtheory as ft
-from fimtheory import verification
-from fimtheory.errors import DataError, GraphError
+from fimtheory import layers, verification
+from fimtheory.errors import AssumptionError, DataError, GraphError
 
 
 @pytest.fixture
@@ -57,6 +57,46 @@ def test_data_of_another_shape_are_refused(graph):
 def test_only_graphs_and_their_models_are_verified():
     with pytest.raises(GraphError, match="Linear"):
         ft.verify(torch.nn.Linear(4, 3), torch.randn(2, 4))
+
+
+def gated():
+    """A gate on unbounded values: its theorem assumes bounds on them."""
+    builder = ft.Builder("gated")
+    x = builder.add("x", layers.Input((3,)))
+    gate = builder.add("gate", layers.Sigmoid(), builder.add("fc", layers.Linear(3, 3), x))
+    builder.add("head", layers.Linear(3, 2), builder.add("product", layers.Multiply(), x, gate))
+    return builder.graph()
+
+
+def test_assumed_bounds_on_values_hold_on_a_box_that_data_and_search_stay_in():
+    data = torch.tensor([[0.5, -0.25, 0.0], [0.1, 0.7, -0.7]])
+    verdict = ft.verify(gated(), data, starts=8, steps=40, input_bound=0.7000001)
+    assert verdict.holds
+    assert verdict.worst.inputs.abs().max().double() <= 0.7000001
+    assert verdict.worst.inputs.abs().max() > 0.6
+    assert verdict.to_json()["bound"]["domain"] == "inputs with entries at most 0.7000001 in absolute value"
+    wider = ft.verify(gated(), data, starts=8, steps=40, input_bound=10.0)
+    assert wider.bound.log10 > verdict.bound.log10
+    assert wider.worst.log10_value > verdict.worst.log10_value
+
+
+def test_assumed_bounds_need_a_domain_that_holds_the_data():
+    data = torch.tensor([[0.5, -0.75, 0.0]])
+    with pytest.raises(AssumptionError, match="--input-bound"):
+        ft.verify(gated(), data)
+    with pytest.raises(DataError, match=r"0\.75 in absolute value, outside of the domain of entries at most 0\.7;"):
+        ft.verify(gated(), data, input_bound=0.7)
+    with pytest.raises(DataError, match="expected a finite number"):
+        ft.verify(gated(), data, input_bound=math.inf)
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.7, 1 / 3, 1e300, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_box_of_the_search_is_rounded_inwards(bound, dtype):
+    low, high = verification._box(bound, dtype)
+    assert -low == high <= bound
+    assert torch.tensor(high, dtype=dtype).item() == high
+    assert high >= min(bound, torch.finfo(dtype).max) * (1 - 2 * torch.finfo(dtype).eps)
 
 
 def test_a_dead_network_has_a_finite_verdict(graph):

@@ -14,7 +14,7 @@ from fimtheory.claims import VALUE_BOUNDS
 from fimtheory.derivation import Derivation, Lemma, body_of
 from fimtheory.graph import Repeat
 from fimtheory.latex.facts import layer_words
-from fimtheory.latex.labels import escaped, typewriter
+from fimtheory.latex.labels import escaped, prose, typewriter
 from fimtheory.latex.numbers import decimals, scientific
 from fimtheory.latex.symbols import Names, lemma_letter
 from fimtheory.registry import rule_named
@@ -38,6 +38,7 @@ _CERTIFICATES = {
     "product": "norms of the computed products, with their rounding error",
     "stacked": "square root of the sum of the squares of the heads' norms",
     "largest": "largest absolute entry of a diagonal",
+    "range": "bound on values there for every input of the domain, layer by layer from the input on",
     "secular": "secular equation of a diagonal and a rank-one matrix",
 }
 """What a certificate's name means, by its first word."""
@@ -188,7 +189,8 @@ def certificates(evaluation: Evaluation) -> tuple[str, ...]:
 
 def totals(evaluation: Evaluation) -> tuple[Total, ...]:
     """Return the two bounds of an evaluation."""
-    worst = _total(r"bound on $\lambda(x)$", evaluation.log10, evaluation.status.value, up=True)
+    what = rf"bound on $\lambda(x)$, {prose(evaluation.domain)}"
+    worst = _total(what, evaluation.log10, evaluation.status.value, up=True)
     if evaluation.expected_status is None:
         return (worst,)
     mean = r"bound on $\mathbb{E}\,\lambda(x)$, random weights"
@@ -211,7 +213,7 @@ def verdict_rows(verdict: Mapping[str, Any]) -> tuple[Total, ...]:
     mean = r"bound on $\mathbb{E}\,\lambda(x)$, random weights"
     in_the_mean = () if expected["status"] is None else (_total(mean, expected["log10"], expected["status"], up=True),)
     return (
-        _total(r"bound on $\lambda(x)$, all inputs", bound["log10"], bound["status"], up=True),
+        _total(rf"bound on $\lambda(x)$, {prose(bound['domain'])}", bound["log10"], bound["status"], up=True),
         _total(
             r"product of all layer norms, factor $\tfrac12$", usual["log10"], usual.get("status", "certified"), up=True
         ),
