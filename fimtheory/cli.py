@@ -23,7 +23,7 @@ from fimtheory.errors import CheckError, FimTheoryError
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
-from fimtheory.targets import Target, parse_shape, resolve
+from fimtheory.targets import Importing, Target, parse_shape, resolve
 
 __all__ = ["app", "main"]
 
@@ -37,7 +37,17 @@ app = typer.Typer(
 _out = Console()
 _err = Console(stderr=True)
 
-TargetName = Annotated[str, typer.Argument(help="Family (resnet18), zoo:NAME, or a saved graph (.json).")]
+TargetName = Annotated[
+    str,
+    typer.Argument(
+        help="Family (resnet18), zoo:NAME, saved graph (.json), or a model: .onnx, .pt2, package.module:callable."
+    ),
+]
+Arguments = Annotated[
+    list[str] | None, typer.Option("--arg", help="name=value for the callable that makes the model; may be repeated.")
+]
+ModelInput = Annotated[str | None, typer.Option(help="Argument of the model that is its input, if it has several.")]
+ModelOutput = Annotated[str | None, typer.Option(help="Output of the model that holds the logits, if it has several.")]
 InputShape = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3,32,32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt (loaded weights-only).")]
@@ -68,6 +78,9 @@ def derive(
     target: TargetName,
     input_shape: InputShape = None,
     classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
     token_variance: TokenVariance = None,
     save: Annotated[Path | None, typer.Option(help="Write the derivation to this .json file.")] = None,
     as_json: AsJson = False,
@@ -75,7 +88,7 @@ def derive(
     """Print the theorem for an architecture, with every step of its proof."""
     if save is not None:
         require_json_path(save)
-    made = resolve(target, parse_shape(input_shape), classes)
+    made = resolve(target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output))
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
     if save is not None:
@@ -91,6 +104,9 @@ def bound(
     target: TargetName,
     input_shape: InputShape = None,
     classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -101,7 +117,9 @@ def bound(
     """Evaluate the certified bound on a model's weights, step by step."""
     from fimtheory.evaluation import evaluate
 
-    made = resolve(target, parse_shape(input_shape), classes)
+    made = resolve(
+        target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
+    )
     model = made.model(weights, seed, device)
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
@@ -119,6 +137,9 @@ def estimate(
     target: TargetName,
     input_shape: InputShape = None,
     classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -131,7 +152,9 @@ def estimate(
     """Estimate lam at every input of a dataset."""
     from fimtheory.verification import estimates_on
 
-    made = resolve(target, parse_shape(input_shape), classes)
+    made = resolve(
+        target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
+    )
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
     found = estimates_on(model, inputs, method, level=level, seed=seed, progress=_err.is_terminal)
@@ -146,6 +169,9 @@ def verify(
     target: TargetName,
     input_shape: InputShape = None,
     classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -161,7 +187,9 @@ def verify(
     """Derive, replay and evaluate the bound, then try to exceed it on data and by search."""
     from fimtheory.verification import verify as verify_model
 
-    made = resolve(target, parse_shape(input_shape), classes)
+    made = resolve(
+        target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
+    )
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed, at_most=64).to(next(model.parameters()))
     verdict = verify_model(
@@ -182,6 +210,9 @@ def report(
     out: Annotated[Path, typer.Option(help="Directory for the .tex and .pdf files.")] = Path("reports"),
     input_shape: InputShape = None,
     classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -200,7 +231,15 @@ def report(
     from fimtheory.verification import verify as verify_model
 
     require_directory(out)
-    made = [resolve(target, parse_shape(input_shape), classes) for target in targets]
+    made = [
+        resolve(
+            target,
+            parse_shape(input_shape),
+            classes,
+            Importing(tuple(arg or ()), model_input, model_output, weights, seed),
+        )
+        for target in targets
+    ]
     chapters: list[Any] = []
     for each in made:
         if theorem_only or not each.graph.is_concrete():

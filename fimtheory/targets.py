@@ -1,4 +1,4 @@
-"""TARGET of the command line: a family, a zoo model or a saved graph, with its weights and data."""
+"""TARGET of the command line: a family, a zoo model, a saved graph or a model to import, with its weights and data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fimtheory.graph import LayerGraph
 
 if TYPE_CHECKING:
     from fimtheory.instantiation import GraphModule
+    from fimtheory.sources import ImportedGraph
 
 __all__ = ["Target", "parse_shape", "resolve"]
 
@@ -22,11 +23,15 @@ _ZOO = "zoo:"
 @final
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A named graph; ``zoo`` is the name of its trained weights in the zoo, or None."""
+    """A named graph; ``zoo`` is the name of its trained weights in the zoo, or None.
+
+    ``imported`` is the graph with the weights it came with.
+    """
 
     name: str
     graph: LayerGraph
-    zoo: str | None
+    zoo: str | None = None
+    imported: ImportedGraph | None = None
 
     def model(self, weights: Path | None, seed: int, device: str) -> GraphModule:
         """Return the graph as a torch model: with the weights of a file, of the zoo, or drawn from ``seed``.
@@ -39,6 +44,8 @@ class Target:
         from fimtheory.instantiation import instantiate
 
         where = _device(device)
+        if self.imported is not None:
+            return self.imported.model(device=where)
         if self.zoo is None or weights is not None:
             return instantiate(self.graph, seed, weights, device=where)
         from fimtheory import zoo
@@ -51,20 +58,41 @@ class Target:
         return "random:64" if self.zoo is None else "digits:test"
 
 
-def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> Target:
+@final
+@dataclass(frozen=True, slots=True)
+class Importing:
+    """What importing a model needs besides its name.
+
+    ``arguments`` are passed to the callable that makes the model; ``input`` and ``output`` name the tensors that the
+    Fisher information is about; ``weights`` is a state dict of the model and ``seed`` that of its random weights.
+    """
+
+    arguments: tuple[str, ...] = ()
+    input: str | None = None
+    output: str | None = None
+    weights: Path | None = None
+    seed: int = 0
+
+
+def resolve(
+    target: str, shape: tuple[int, ...] | None, classes: int | None, importing: Importing | None = None
+) -> Target:
     """Return the target a user named.
 
     Parameters
     ----------
     target : str
-        A preset (``resnet18``), a symbolic family (``ResNet``), ``zoo:NAME``, or the path of a saved graph.
+        A preset (``resnet18``), a symbolic family (``ResNet``), ``zoo:NAME``, the path of a saved graph, or a model to
+        import: ``package.module:callable``, ``.onnx`` or ``.pt2``.
     shape, classes
-        Input shape and number of classes of a preset; None for its own.
+        Input shape and number of classes of a preset, None for its own; the input shape of a callable's model.
+    importing : Importing or None
+        What importing a model needs.
 
     Raises
     ------
-    TargetError
-        Nothing has that name, or the sizes of this kind of target are fixed.
+    TargetError, SourceError
+        Nothing has that name, the sizes of this kind of target are fixed, or the model cannot be imported.
     """
     if target.startswith(_ZOO):
         from fimtheory import zoo
@@ -85,9 +113,35 @@ def resolve(target: str, shape: tuple[int, ...] | None, classes: int | None) -> 
         _refuse_sizes(target, shape, classes)
         return Target(Path(target).stem, load_graph(target), None)
     if target.endswith((".onnx", ".pt2")) or ":" in target:
-        raise TargetError(f"{target}: importing models is not part of this version; save a LayerGraph as .json instead")
+        made = _imported(target, shape, classes, importing or Importing())
+        return Target(target, made, imported=made)
     raise TargetError(
-        f"{target!r} is no family, zoo model (zoo:NAME) or saved graph (.json); `fimtheory families` lists the names"
+        f"{target!r} is no family, zoo model (zoo:NAME), saved graph (.json) or model to import (.onnx, .pt2, "
+        "package.module:callable); `fimtheory families` lists the names"
+    )
+
+
+def _imported(target: str, shape: tuple[int, ...] | None, classes: int | None, importing: Importing) -> ImportedGraph:
+    if classes is not None:
+        raise TargetError(f"{target} has classes of its own; pass a callable's with --arg")
+    if target.endswith((".onnx", ".pt2")):
+        from fimtheory import sources
+
+        _refuse_sizes(target, shape, classes)
+        read = sources.from_onnx if target.endswith(".onnx") else sources.from_pt2
+        return read(target, input=importing.input, output=importing.output)
+    from fimtheory.sources import from_callable
+
+    if shape is None:
+        raise TargetError(f"{target}: give the input's shape, such as --input 3,224,224")
+    return from_callable(
+        target,
+        shape,
+        importing.arguments,
+        weights=importing.weights,
+        seed=importing.seed,
+        input=importing.input,
+        output=importing.output,
     )
 
 
