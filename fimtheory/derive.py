@@ -13,6 +13,7 @@ from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import INDEX, Derivation, Instance, Lemma
 from fimtheory.errors import AssumptionError, FimTheoryError, GraphError
 from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.names import require_distinct_names
 from fimtheory.regions import Region, head_of, regions, without_variance
 from fimtheory.symmetry import Symmetry, symmetry_of
 
@@ -43,7 +44,9 @@ def derive(graph: LayerGraph, *, temperature: Number = 1, token_variance: Number
     Raises
     ------
     GraphError
-        The output is not a vector of at least two logits.
+        The output is not a vector of at least two logits, or a symbol in a size has a name that the theorem needs.
+    AssumptionError
+        The temperature or the token variance is not positive, or holds a symbol of such a name.
     MissingRuleError
         A layer has no rule; the message names it and how to register one.
     """
@@ -76,7 +79,9 @@ def _derive(
         steps, growth = tuple(block.steps), variance[0] if variance else None
         lemmas.append(Lemma(letter, _title(graph, group), steps, gain, growth, instances))
     rule = "head" if head is not None and use_head else "softmax"
-    return Derivation(graph, tau, floor, tuple(lemmas), theorem_of(graph, lemmas, tau, rule))
+    made = Derivation(graph, tau, floor, tuple(lemmas), theorem_of(graph, lemmas, tau, rule))
+    require_distinct_names(made)
+    return made
 
 
 def _kinds(

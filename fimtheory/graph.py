@@ -7,7 +7,7 @@ symbolic number of times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -173,6 +173,11 @@ class LayerGraph:
         return all(isinstance(size, int) for shape in self.shapes.values() for size in shape) and not any(
             isinstance(node.layer, Repeat) for node in self._nodes.values()
         )
+
+    @property
+    def symbols(self) -> frozenset[sympy.Symbol]:
+        """Every symbol in the sizes of the layers; of a repeated block, all but its index."""
+        return frozenset(symbol for node in self._nodes.values() for symbol in _symbols(node.layer))
 
     def require_classifier(self) -> tuple[Size, Size]:
         """Return the input dimension d and the number of classes K.
@@ -366,3 +371,17 @@ def _substituted(value: Any, values: Mapping[Any, int]) -> Any:
         changes = {f.name: _substituted(getattr(value, f.name), values) for f in fields(value)}  # type: ignore[arg-type]
         return replace(value, **changes)  # type: ignore[type-var]
     return value
+
+
+def _symbols(value: Any) -> Iterator[sympy.Symbol]:
+    if isinstance(value, sympy.Basic):
+        yield from value.atoms(sympy.Symbol)
+    elif isinstance(value, tuple):
+        yield from (symbol for part in value for symbol in _symbols(part))
+    elif isinstance(value, LayerGraph):
+        yield from value.symbols
+    elif isinstance(value, Repeat):
+        yield from value.body.symbols - {value.index}
+        yield from _symbols(value.count)
+    elif isinstance(value, Layer):
+        yield from (symbol for field in fields(value) for symbol in _symbols(getattr(value, field.name)))  # type: ignore[arg-type]

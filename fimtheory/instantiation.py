@@ -7,11 +7,10 @@ is no training mode; ``fimtheory.zoo.train`` shows how a graph is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Self, final
 
-import sympy
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ from fimtheory.ensemble import (
 )
 from fimtheory.errors import FimTheoryError, GraphError, ShapeError, SymbolicSizeError, WeightsError
 from fimtheory.forward import Forward
-from fimtheory.graph import LayerGraph, Repeat
+from fimtheory.graph import LayerGraph
 from fimtheory.registry import Site, require_rule
 from fimtheory.weights import check_weights, read_weights
 
@@ -99,7 +98,7 @@ def graph_parameters(graph: LayerGraph) -> dict[str, Parameter]:
     MissingRuleError
         A layer type has no rule for its parameters.
     """
-    symbols = sorted({str(symbol) for node in graph.nodes for symbol in _symbols(node.layer)})
+    symbols = sorted(symbol.name for symbol in graph.symbols)
     if symbols or not graph.is_concrete():
         example = ", ".join(f"{symbol}: ..." for symbol in symbols[:3])
         raise SymbolicSizeError(
@@ -279,21 +278,6 @@ def _parameters(graph: LayerGraph, node: str) -> tuple[Parameter, ...]:
 
 def _key(node: str, parameter: Parameter) -> str:
     return f"{node}.{parameter.name}" if parameter.name else node
-
-
-def _symbols(value: Any) -> set[sympy.Basic]:
-    """Every symbol in the sizes of a layer, also inside a repeated block."""
-    if isinstance(value, sympy.Basic):
-        return set(value.free_symbols)
-    if isinstance(value, tuple):
-        return {symbol for part in value for symbol in _symbols(part)}
-    if isinstance(value, Repeat):
-        return (_symbols(value.body) - {value.index}) | _symbols(value.count)
-    if isinstance(value, LayerGraph):
-        return {symbol for node in value.nodes for symbol in _symbols(node.layer)}
-    if is_dataclass(value):
-        return {symbol for field in fields(value) for symbol in _symbols(getattr(value, field.name))}
-    return set()
 
 
 def _draw(parameter: Parameter, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from fimtheory.errors import CheckError, FimTheoryError
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.layers import Linear
 from fimtheory.monotone import Direction, direction
+from fimtheory.names import require_distinct_names
 from fimtheory.registry import Rule, Site, find_measure, rule_named
 from fimtheory.symmetry import flips
 
@@ -48,6 +49,10 @@ def check(derivation: Derivation) -> None:
             raise CheckError(f"lemma {lemma.letter}: {error}") from None
     _check_theorem(derivation)
     _check_symbols(derivation)
+    try:
+        require_distinct_names(derivation)
+    except FimTheoryError as error:
+        raise CheckError(f"theorem: {error}") from None
 
 
 def _check_lemma(derivation: Derivation, lemma: Lemma) -> None:

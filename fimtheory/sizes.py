@@ -45,6 +45,10 @@ def checked_size(what: str, value: Any, least: int = 1) -> Size:
             value = int(value)
         elif value.is_number or value.is_integer is False or (value - least).is_negative:
             raise ShapeError(f"{what} is {value}; expected a whole number of at least {least}")
+        elif not all(symbol.is_integer and symbol.is_positive for symbol in value.atoms(sympy.Symbol)):
+            raise ShapeError(f"{what} is {value}; expected symbols for positive integers, see expressions.size_symbol")
+        elif value.has(sympy.Product, sympy.Sum):
+            raise ShapeError(f"{what} is {value}; expected a size without a product or a sum over an index")
         else:
             return value
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_SIZE:
