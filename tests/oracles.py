@@ -73,8 +73,11 @@ def norm(matrix):
     return size * torch.linalg.matrix_norm(matrix / size, 2).item() if size > 0 else 0.0
 
 
-def ascend(module, x, steps, generator):
-    """Ascend log lam by gradient steps, or random ones where it is flat; return the best log10 lam and its input."""
+def ascend(module, x, steps, generator, box=math.inf):
+    """Ascend log lam by gradient steps, or random ones where it is flat; return the best log10 lam and its input.
+
+    Entries stay within ``box``.
+    """
     function = single(module)
     best = log10_lam(module, x)
     step = 0.3
@@ -83,7 +86,7 @@ def ascend(module, x, steps, generator):
         if direction is None:
             direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
         scale = max(x.norm().item(), 1.0) / max(direction.norm().item(), 1e-300)
-        trial = x + step * scale * direction
+        trial = (x + step * scale * direction).clamp(-box, box)
         found = log10_lam(module, trial)
         if found > best:
             best, x, step = found, trial, step * 1.5

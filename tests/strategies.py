@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy
 import torch
 from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
+from drawn_products import PRODUCTS, hidden, product_of_branches
 from drawn_windows import POOLS, pooling
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.Positio
 ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
 OVER_A_DIMENSION = (layers.SoftmaxOver, layers.LogSoftmax)
 REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS, *REDUCTIONS}
-REACHED |= {*OVER_A_DIMENSION, layers.Add, layers.Concat, layers.Input}
+REACHED |= {*OVER_A_DIMENSION, *PRODUCTS, layers.Add, layers.Concat, layers.Input}
 
 MOST_ENTRIES = 96
 """Most numbers that flow along an edge of a random graph: dense Jacobians stay small."""
@@ -225,10 +226,11 @@ class Growing:
 
 
 @st.composite
-def layer_graphs(draw, most=12, image=None, blocks=None):
+def layer_graphs(draw, most=12, image=None, blocks=None, products=False):
     """Random classifiers of up to about ``most`` layers; dense Jacobians of them are small.
 
-    ``image`` fixes whether inputs are images, ``blocks`` whether nodes carry block names.
+    ``image`` fixes whether inputs are images, ``blocks`` whether nodes carry block names; ``products`` says whether to
+    draw layers whose gain rests on bounds on values.
     """
     g = Growing(draw, most)
     image = draw(st.booleans()) if image is None else image
@@ -251,6 +253,8 @@ def layer_graphs(draw, most=12, image=None, blocks=None):
             if loose:  # of another shape: bring every branch to vectors and concatenate
                 flat = [g.add(layers.Flatten(), b) for b in [here, *loose]]
                 here = g.add(layers.Concat(0), *flat)
+        elif products and choice == 9:
+            here = product_of_branches(g, here)
         elif choice == 3 and len(g.shapes[here]) == 2 and g.shapes[here][1] > 1:
             here = g.attention(here, draw(st.booleans()))
         else:
@@ -325,6 +329,8 @@ def tensor_in_style(parameter, style, generator):
 
     if parameter.initial is Initial.COUNT:
         return torch.zeros(shape)
+    if parameter.initial is Initial.MASK and style in ("single", "zero"):
+        return hidden(normal(*shape))
     if parameter.initial is Initial.VARIANCE:
         scale = {"zero": 0.0, "large": 1e6, "huge": 1e12, "tiny": 1e-8, "denormal": 1e-300}.get(style, 1.0)
         return normal(*shape).abs() * scale

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn_products import product_layers
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from one_layer import graph_of
 from oracles import activations
 from strategies import layer_graphs, weights_for
-from test_rules_products import drawn_products
 
 import fimtheory as ft
 from fimtheory import layers
@@ -74,7 +74,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
 @given(st.data())
 def test_no_value_leaves_its_range(data):
-    graph = data.draw(layer_graphs())
+    graph = data.draw(layer_graphs(products=True))
     weights = data.draw(weights_for(graph))
     bound = data.draw(st.sampled_from([0.0, 1e-3, 1.0, 20.0]))
     found = ranges_of(graph, weights, bound)
@@ -92,7 +92,7 @@ def test_no_value_leaves_its_range(data):
 @given(st.data())
 def test_no_product_leaves_its_range(data):
     """Each input of the product is the graph's input, times a factor of its own, in another shape."""
-    layer, shapes, tensors = data.draw(drawn_products())
+    layer, shapes, tensors = data.draw(product_layers())
     size = max(torch.Size(shape).numel() for shape in shapes)
     builder = ft.Builder("product")
     x = builder.add("x", layers.Input((size,)))

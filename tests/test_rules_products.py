@@ -7,6 +7,7 @@ import math
 import pytest
 import sympy
 import torch
+from drawn_products import product_layers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK
@@ -23,7 +24,6 @@ from fimtheory.expressions import nonnegative, size_symbol
 from fimtheory.monotone import Direction, direction
 from fimtheory.registry import find_rule
 
-KINDS = (layers.Multiply, layers.Gate, layers.MatMul, layers.ScaledDotProductAttention)
 SIZE = {
     Quantity.ENTRY_BOUND: lambda x: x.abs().max(),
     Quantity.TOKEN_NORM: lambda x: x.norm(dim=-1).max(),
@@ -66,39 +66,7 @@ def jacobian_along(layer, inputs, maps, tensors=None):
     return jacobian(along, torch.zeros(maps[0].shape[1], dtype=torch.float64))
 
 
-# ---- what is drawn ----------------------------------------------------------------------------------------------
-
-
-@st.composite
-def drawn_products(draw):
-    """A layer, shapes that it takes, and its tensors."""
-    kind = draw(st.sampled_from(KINDS))
-    leading = draw(st.sampled_from([(), (2,), (3, 2)]))
-    rows, inner, columns, keys = (draw(st.integers(1, 4)) for _ in range(4))
-    if kind is layers.Multiply:
-        return kind(), [(*leading, rows)] * 2, {}
-    if kind is layers.Gate:
-        shape = (*leading, rows, columns)
-        gate = tuple(draw(st.sampled_from([1, n])) for n in shape)
-        return kind(), [shape, gate[draw(st.integers(0, len(gate) - 1)) :]], {}
-    if kind is layers.MatMul:
-        transposed = draw(st.booleans())
-        return (
-            kind(transposed),
-            [(*leading, rows, inner), (*leading, *((columns, inner) if transposed else (inner, columns)))],
-            {},
-        )
-    bias = draw(st.sampled_from([(), (1, rows, keys), (keys,), (rows, 1)]))
-    scale = draw(st.sampled_from([1.0, 0.3, -0.5, 4.0]))
-    layer = kind(scale, not bias and draw(st.booleans()), bias)
-    tensor = torch.randn(bias, dtype=torch.float64) * draw(st.sampled_from([1.0, 30.0]))
-    if bias and draw(st.booleans()):
-        tensor[..., :-1][tensor[..., :-1] < 0] = -math.inf
-    return (
-        layer,
-        [(*leading, rows, inner), (*leading, keys, inner), (*leading, keys, columns)],
-        {"": tensor} if bias else {},
-    )
+# ---- against dense Jacobians ------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -124,7 +92,7 @@ def values_of(draw, shapes):
 @settings(deadline=None)
 @given(st.data())
 def test_no_jacobian_exceeds_the_rule(data):
-    layer, shapes, tensors = data.draw(drawn_products())
+    layer, shapes, tensors = data.draw(product_layers())
     inputs = data.draw(values_of(shapes))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
     width = data.draw(st.integers(1, 6))
@@ -141,7 +109,7 @@ def test_no_jacobian_exceeds_the_rule(data):
 @given(st.data())
 def test_no_partial_jacobian_exceeds_the_rule(data):
     """One input varies, the others are constant: the factor in front of each gain by itself."""
-    layer, shapes, tensors = data.draw(drawn_products())
+    layer, shapes, tensors = data.draw(product_layers())
     inputs = data.draw(values_of(shapes))
     for slot, x in enumerate(inputs):
         maps = [torch.zeros(y.numel(), x.numel(), dtype=torch.float64) for y in inputs]
@@ -216,7 +184,7 @@ def test_small_scores_share_the_attention():
 @settings(deadline=None)
 @given(st.data())
 def test_products_compute_what_torch_computes(data):
-    layer, shapes, tensors = data.draw(drawn_products())
+    layer, shapes, tensors = data.draw(product_layers())
     inputs = [torch.randn(3, *shape, dtype=torch.float64) for shape in shapes]
     rule = find_rule((type(layer),), Quantity.FORWARD)
     site = ft.Site.of(layer, inputs=tuple(shapes))
@@ -319,6 +287,6 @@ def test_gates_of_symbolic_images():
 @settings(deadline=None)
 @given(st.data())
 def test_no_bound_decreases_in_what_it_rests_on(data):
-    layer, shapes, _ = data.draw(drawn_products())
+    layer, shapes, _ = data.draw(product_layers())
     claim, _, premises, gains = claim_of(layer, shapes)
     assert direction(claim.expression, set(premises) | set(gains)) is Direction.UP

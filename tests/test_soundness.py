@@ -16,6 +16,7 @@ from strategies import layer_graphs, weights_for
 
 import fimtheory as ft
 from fimtheory import layers
+from fimtheory.claims import VALUE_BOUNDS
 from fimtheory.derivation import body_of, local_nodes
 
 ROUNDING = 1e-9
@@ -36,11 +37,14 @@ def exceeds(found, bound, scale):
     return found > 2 * allowed + ROUNDING
 
 
-def inputs_of(graph, generator):
-    """Inputs to attack from: random, large, small, zero and constant."""
+def inputs_of(graph, generator, box):
+    """Inputs to attack from: random, large, small, zero and constant; within a box, a corner for the large one."""
     shape = graph.shapes[graph.input]
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return [x, 100 * x, 0.01 * x, torch.zeros(shape, dtype=torch.float64), torch.full(shape, 0.7, dtype=torch.float64)]
+    zero, constant = torch.zeros(shape, dtype=torch.float64), torch.full(shape, 0.7, dtype=torch.float64)
+    if box == math.inf:
+        return [x, 100 * x, 0.01 * x, zero, constant]
+    return [x.clamp(-box, box), box * x.sign(), (0.01 * x).clamp(-box, box), zero, box * torch.ones_like(zero)]
 
 
 def usable(module, x):
@@ -49,26 +53,28 @@ def usable(module, x):
     return bool(logits.isfinite().all()) and bool(jacobian(lambda v: module(v[None])[0], x).isfinite().all())
 
 
-def attack(graph, weights, steps, generator):
+def attack(graph, weights, steps, generator, input_bound):
     module = ft.instantiate(graph, weights=weights, dtype=torch.float64)
     derivation = ft.derive(graph)
     ft.check(derivation)
     try:
-        bound = ft.evaluate(derivation, module)
-        usual = ft.evaluate(ft.baseline(graph), module)
+        bound = ft.evaluate(derivation, module, input_bound=input_bound)
+        usual = ft.evaluate(ft.baseline(graph), module, input_bound=input_bound)
     except ft.errors.NonFiniteError:  # a norm beyond float64: refused, which is right
         tally["refused as beyond float64"] += 1
         event("norm beyond float64")
         assume(False)
     tally["baseline below bound"] += usual.log10 < bound.log10 - ROUNDING
+    box = math.inf if bound.domain == "all inputs" else input_bound
+    tally["on a box"] += box < math.inf
     tried = 0
     found = -math.inf
-    for x in inputs_of(graph, generator):
+    for x in inputs_of(graph, generator, box):
         if not usable(module, x):
             tally["input overflows"] += 1
             continue
         tried += 1
-        here, best = (log10_lam(module, x), x) if tried > 2 else ascend(module, x, steps, generator)
+        here, best = (log10_lam(module, x), x) if tried > 2 else ascend(module, x, steps, generator, box)
         assert not exceeds(here, bound.log10, usual.log10), f"lam 1e{here} above 1e{bound.log10} at {best}"
         found = max(found, here)
     if not tried:
@@ -82,7 +88,7 @@ def attack(graph, weights, steps, generator):
             closest[depth] = gap, [(n.name, n.layer, n.inputs) for n in graph.nodes]
         if depth:  # a linear classifier attains its bound, so the search should turn to others
             target(-gap, label=f"{depth} weight layers")
-    return derivation, bound, module
+    return derivation, bound, module, box
 
 
 def weight_layers(graph):
@@ -92,7 +98,7 @@ def weight_layers(graph):
 
 
 def check_steps(graph, weights, derivation, bound, x):
-    """Every step about a gain bounds the dense Jacobian from its source to its target, every token norm the tokens."""
+    """Every step about a gain bounds the dense Jacobian from its source to its target, every other one the values."""
     values = activations(graph, weights, x)
     rows = iter(bound.rows)
     position = {name: k for k, name in enumerate(graph.order)}
@@ -104,8 +110,10 @@ def check_steps(graph, weights, derivation, bound, x):
             step, row = lemma.steps[index], next(rows)
             source, end = names[step.source], names[step.target]
             assert row.target == end
-            if step.quantity is ft.Quantity.TOKEN_NORM:
-                assert values[end].norm(dim=-1).max() <= 10**row.log10 * (1 + ROUNDING)
+            if step.quantity in VALUE_BOUNDS:
+                if values[end].isfinite().all():
+                    found = log10_size(step.quantity, values[end])
+                    assert found <= row.log10 + ROUNDING, (row, found)
             elif source != end:
                 between = tuple(n for n in graph.order if feeds(graph, n, source, end))
                 jac = jacobian(fragment_single(graph, weights, source, between), values[source])
@@ -113,6 +121,19 @@ def check_steps(graph, weights, derivation, bound, x):
                     truth = norm(jac)
                     found = 2 * math.log10(truth) if truth > 0 else -math.inf
                     assert not exceeds(found, 2 * row.log10, 2 * row.log10), (row, truth)
+
+
+def log10_size(quantity, value):
+    """Logarithm of what a bound on values bounds, in units in which no square overflows."""
+    unit = value.abs().max()
+    if unit == 0:
+        return -math.inf
+    parts = {
+        ft.Quantity.ENTRY_BOUND: value.flatten()[:, None],
+        ft.Quantity.TOKEN_NORM: value,
+        ft.Quantity.NORM_BOUND: value.flatten(),
+    }
+    return math.log10((parts[quantity] / unit).norm(dim=-1).max().item()) + math.log10(unit.item())
 
 
 def fragment_single(graph, weights, source, members):
@@ -153,11 +174,12 @@ def attack_random(data, steps):
 
 
 def attack_drawn(data, steps):
-    graph = data.draw(layer_graphs())
+    graph = data.draw(layer_graphs(products=True))
     weights = data.draw(weights_for(graph))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
-    derivation, bound, module = attack(graph, weights, steps, generator)
-    random, *_, constant = inputs_of(graph, generator)
+    input_bound = data.draw(st.sampled_from([0.05, 1.0, 8.0]))
+    derivation, bound, module, box = attack(graph, weights, steps, generator, input_bound)
+    random, *_, constant = inputs_of(graph, generator, box)
     for x in (random, constant):
         if usable(module, x):
             check_steps(graph, weights, derivation, bound, x)
