@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +20,16 @@ PRECISION = 128
 
 
 def ball(value: float | int) -> arb:
-    """Return the exact ball of a finite float or an int."""
+    """Return the exact ball of a finite float or an int.
+
+    A float below the normal ones is read by its bits, as arithmetic may take it for zero.
+    """
     ctx.prec = PRECISION
+    if isinstance(value, float):
+        (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+        sign, magnitude = divmod(bits, 2**63)
+        if magnitude < 2**52:
+            return arb((-1) ** sign * magnitude) * arb(2) ** -1074
     return arb(value)
 
 

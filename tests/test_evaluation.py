@@ -95,6 +95,19 @@ def test_zero_and_numbers_beyond_floats():
     assert log10_upper(tiny) == pytest.approx(-1000)
 
 
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("multiple", [0, 1, 3, 2**51, 2**52 - 1, 2**52])
+def test_denormal_floats_are_read_exactly(flush, multiple):
+    for sign in (1, -1):
+        bits = multiple if sign == 1 else multiple - 2**63
+        value = torch.tensor([bits]).view(torch.float64).item()
+        torch.set_flush_denormal(flush)
+        try:
+            assert ball(value) == arb(fmpq(sign * multiple, 2**1074))
+        finally:
+            torch.set_flush_denormal(True)
+
+
 def test_a_symbol_without_a_value_is_named():
     with pytest.raises(SymbolicSizeError, match="q has no value"):
         evaluated(nonnegative("q") + 1, {})
