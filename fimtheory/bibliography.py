@@ -83,6 +83,12 @@ BIBLIOGRAPHY: dict[str, Work] = {
         2017,
         "1706.02515",
     ),
+    "krizhevsky2012": Work(
+        "A. Krizhevsky, I. Sutskever and G. E. Hinton",
+        "ImageNet classification with deep convolutional neural networks",
+        "NeurIPS",
+        2012,
+    ),
     "nair2025": Work("P. Nair", "Softmax is 1/2-Lipschitz", "", 2025, "2510.23012"),
     "poole2016": Work(
         "B. Poole, S. Lahiri, M. Raghu, J. Sohl-Dickstein and S. Ganguli",
@@ -116,6 +122,10 @@ BIBLIOGRAPHY: dict[str, Work] = {
         "NeurIPS",
         2018,
         "1802.04034",
+    ),
+    "wu2018": Work("Y. Wu and K. He", "Group normalization", "ECCV", 2018, "1803.08494"),
+    "zhang2019": Work(
+        "B. Zhang and R. Sennrich", "Root mean square layer normalization", "NeurIPS", 2019, "1910.07467"
     ),
     "zhang2026": Work(
         "Zhang, Li, Wang, Wang and Jin",

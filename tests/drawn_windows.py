@@ -1,4 +1,4 @@
-"""Hypothesis strategies for layers of windows over (C, L), (C, H, W) and (C, D, H, W)."""
+"""Hypothesis strategies for layers of windows over (C, L), (C, H, W) and (C, D, H, W), and for norms of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ POOLS = (
     *(ADAPTIVE_AVERAGES.values()),
     *(ADAPTIVE_MAXIMA.values()),
     layers.LpPool2d,
+)
+
+BATCH_NORMS = {1: layers.BatchNorm1d, 2: layers.BatchNorm1d, 3: layers.BatchNorm2d, 4: layers.BatchNorm3d}
+NORMS = (
+    *(BATCH_NORMS.values()),
+    layers.LayerNorm,
+    layers.LayerNormOver,
+    layers.RMSNorm,
+    layers.GroupNorm,
+    layers.LocalResponseNorm,
 )
 
 
@@ -47,3 +57,23 @@ def pooling(draw, shape):
     if any(d > 1 for d in dilation):
         padding = (0,) * len(sizes)
     return kind(kernel, stride, padding, dilation, ceil_mode)
+
+
+@st.composite
+def normalisation(draw, shape):
+    """Any norm that takes ``shape``."""
+    eps = draw(st.sampled_from([1e-5, 1e-2, 1.0]))
+    kinds = [layers.LayerNorm, layers.LayerNormOver, layers.RMSNorm, layers.GroupNorm]
+    kinds += [BATCH_NORMS[len(shape)]] * 2 if len(shape) in BATCH_NORMS else []
+    kind = draw(st.sampled_from([*kinds, *([layers.LocalResponseNorm] * (len(shape) > 1))]))
+    if kind in (layers.LayerNorm, layers.RMSNorm):
+        return kind(shape[-1], eps)
+    if kind is layers.LayerNormOver:
+        return layers.LayerNormOver(shape[draw(st.integers(0, len(shape) - 1)) :], eps)
+    if kind is layers.GroupNorm:
+        groups = draw(st.sampled_from([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
+        return layers.GroupNorm(groups, shape[0], eps, draw(st.booleans()))
+    if kind is layers.LocalResponseNorm:
+        alpha, beta = draw(st.sampled_from([1e-4, 0.5, 10.0])), draw(st.sampled_from([0.75, 0.5, 1.0, 3.0]))
+        return layers.LocalResponseNorm(draw(st.integers(1, 4)), alpha, beta, draw(st.sampled_from([1.0, 0.3, 2.0])))
+    return kind(shape[0], eps)

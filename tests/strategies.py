@@ -6,7 +6,7 @@ import sympy
 import torch
 from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
 from drawn_products import PRODUCTS, hidden, product_of_branches
-from drawn_windows import POOLS, pooling
+from drawn_windows import NORMS, POOLS, normalisation, pooling
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -23,12 +23,11 @@ ELEMENTWISE = (
 )
 IMAGE_LAYERS = (
     layers.Conv2d,
-    layers.BatchNorm2d,
     layers.PatchEmbedding,
     *POOLS,
 )
 TOKEN_LAYERS = (layers.MultiHeadSelfAttention, layers.ClassToken, layers.PositionEmbedding, layers.SelectToken)
-ANY_SHAPE = (layers.LayerNorm, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
+ANY_SHAPE = (*NORMS, layers.Softmax, layers.Flatten, layers.Reshape, layers.Permute, layers.Linear)
 OVER_A_DIMENSION = (layers.SoftmaxOver, layers.LogSoftmax)
 REACHED = {*ELEMENTWISE, *IMAGE_LAYERS, *TOKEN_LAYERS, *ANY_SHAPE, *MOVEMENT, *CONSTANTS, *REDUCTIONS}
 REACHED |= {*OVER_A_DIMENSION, *PRODUCTS, layers.Add, layers.Concat, layers.Input}
@@ -97,9 +96,9 @@ def convolution(draw, shape, same=False):
 @st.composite
 def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
-    kinds = ["elementwise"] * 3 + ["norm", "softmax", "move", "entries", "constant", "reduction"]
+    kinds = ["elementwise"] * 3 + ["norm"] * 2 + ["softmax", "move", "entries", "constant", "reduction"]
     if len(shape) == 3:
-        kinds += ["conv"] * 3 + ["batch norm"] * 2 + ["patch"]
+        kinds += ["conv"] * 3 + ["patch"]
     if len(shape) in (2, 3, 4):
         kinds += ["pool"] * len(shape)
     if len(shape) <= 2:
@@ -111,15 +110,13 @@ def single(draw, shape):
         case "elementwise":
             return draw(elementwise(shape))
         case "norm":
-            return layers.LayerNorm(shape[-1], draw(st.sampled_from([1e-5, 1e-2, 1.0])))
+            return draw(normalisation(shape))
         case "softmax":
             dim = draw(st.integers(0, len(shape) - 1))
             over = [kind(dim) for kind in OVER_A_DIMENSION]
             return draw(st.sampled_from([*(layers.Softmax(t) for t in (1.0, 0.1, 7.0)), *over]))
         case "conv":
             return draw(convolution(shape))
-        case "batch norm":
-            return layers.BatchNorm2d(shape[0], draw(st.sampled_from([1e-5, 1e-3])))
         case "pool":
             return draw(pooling(shape))
         case "patch":

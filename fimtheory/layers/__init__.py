@@ -44,7 +44,16 @@ from fimtheory.layers.activations import (
 from fimtheory.layers.base import LAYER_TYPES, Input, Layer, Pair, Shape, Single, Size, Triple, layer
 from fimtheory.layers.constants import AddConstant, ConcatConstant, MatmulConstant, MultiplyConstant, Scale, Shift
 from fimtheory.layers.movement import Expand, Flip, IndexSelect, RepeatInterleave, Roll, Select, Slice, Tile
-from fimtheory.layers.normalisation import BatchNorm2d, LayerNorm
+from fimtheory.layers.normalisation import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    LayerNorm,
+    LayerNormOver,
+    LocalResponseNorm,
+    RMSNorm,
+)
 from fimtheory.layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -96,7 +105,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Clamp",
     "ClassToken",
     "Concat",
@@ -110,6 +121,7 @@ __all__ = [
     "Flip",
     "GELUTanh",
     "Gate",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -119,8 +131,10 @@ __all__ = [
     "L2Normalize",
     "Layer",
     "LayerNorm",
+    "LayerNormOver",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "LogSumExp",
@@ -141,6 +155,7 @@ __all__ = [
     "Permute",
     "PositionEmbedding",
     "QuickGELU",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
     "RepeatInterleave",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fimtheory import norms
 from fimtheory.errors import MissingRuleError
-from fimtheory.layers import BatchNorm2d, Conv2d, Layer, Linear, Pair, PatchEmbedding
+from fimtheory.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d, Layer, Linear, Pair, PatchEmbedding
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.norms import CertifiedNorm, RowScale
 
@@ -99,6 +99,6 @@ def _ints(pair: Pair) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-@output_scale(BatchNorm2d)
-def _batch_norm(layer: BatchNorm2d, tensors: Tensors) -> RowScale:
+@output_scale(BatchNorm1d, BatchNorm2d, BatchNorm3d)
+def _batch_norm(layer: Any, tensors: Tensors) -> RowScale:
     return norms.folded_scale(tensors["weight"], tensors["running_var"], layer.eps)

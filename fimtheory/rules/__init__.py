@@ -5,6 +5,8 @@ from __future__ import annotations
 from fimtheory.rules import (
     activations,
     attention,
+    batch_norms,
+    channel_norms,
     constants,
     learned_activations,
     linear,
@@ -24,6 +26,8 @@ from fimtheory.rules import (
 __all__ = [
     "activations",
     "attention",
+    "batch_norms",
+    "channel_norms",
     "constants",
     "learned_activations",
     "linear",

@@ -1,11 +1,9 @@
-"""Layers with a weight: gain, growth of the Jacobian in the mean, and folding of batch norm into them."""
+"""Layers with a weight: gain and growth of the Jacobian in the mean."""
 
 from __future__ import annotations
 
-import sympy
-
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
-from fimtheory.layers import BatchNorm2d, Conv2d, Linear, PatchEmbedding
+from fimtheory.layers import Conv2d, Linear, PatchEmbedding
 from fimtheory.registry import Site, measure, rule
 from fimtheory.symmetry import Symmetry
 
@@ -34,25 +32,19 @@ WEIGHT_VARIANCE = measure(
 @rule(Linear, quantity=Quantity.GAIN, reference=Reference("horn2013", "section 5.6"))
 @rule(Conv2d, quantity=Quantity.GAIN, reference=Reference("sedghi2019", "theorem 6"))
 @rule(PatchEmbedding, quantity=Quantity.GAIN, reference=Reference("horn2013", "section 5.6"))
-@rule(BatchNorm2d, quantity=Quantity.GAIN, reference=Reference("gouk2021", "section 3.3"))
-@rule(Conv2d, BatchNorm2d, quantity=Quantity.GAIN, reference=Reference("gouk2021", "section 3.3"))
 def affine_gain(site: Site) -> Claim:
-    """Gain of an affine map, or of a run of affine maps folded into one: the norm of its linear part.
+    """Gain of an affine map: the norm of its linear part.
 
-    Statement: ``Lip(x -> A x + b) = ||A||_2``.  For a convolution followed by batch norm in evaluation, A is the
-    convolution whose kernel has row c multiplied by ``gamma_c / sqrt(var_c + eps)``: one norm is taken, not two.
-    Conditions: none.  Proof: ``||A x - A y|| <= ||A|| ||x - y||`` with equality for x - y along a right singular
-    vector; a composition of affine maps is affine.
+    Statement: ``Lip(x -> A x + b) = ||A||_2``.  Conditions: none.  Proof: ``||A x - A y|| <= ||A|| ||x - y||``, with
+    equality for x - y along a right singular vector.
 
     >>> from fimtheory.layers import Linear
     >>> affine_gain(Site.of(Linear(3, 2), inputs=((3,),), node="fc")).expression
     fc
     """
     norm = site.measured("operator norm")
-    last = site.layers[-1]
-    reference = (
-        Reference("sedghi2019", "theorem 6") if isinstance(last, Conv2d) else Reference("horn2013", "section 5.6")
-    )
+    convolves = isinstance(site.layer, Conv2d)
+    reference = Reference("sedghi2019", "theorem 6") if convolves else Reference("horn2013", "section 5.6")
     return Claim(Relation.EQ, norm.symbol, reference, measured=(norm,))
 
 
@@ -76,28 +68,9 @@ def random_weight_variance(site: Site) -> Claim:
     return Claim(Relation.LE, growth.symbol, reference, measured=(growth,), status=Status.EXPECTED)
 
 
-@rule(BatchNorm2d, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("ioffe2015"))
-def initial_batch_norm_variance(site: Site) -> Claim:
-    """Batch norm at its initial statistics shrinks: ``E ||A J||_F^2 = E ||J||_F^2 / (1 + eps)``.
-
-    Proof: mean 0, variance 1, scale 1 and shift 0 make it multiplication by ``1 / sqrt(1 + eps) <= 1``.
-
-    >>> from fimtheory.layers import BatchNorm2d
-    >>> initial_batch_norm_variance(Site.of(BatchNorm2d(3), inputs=((3, 8, 8),))).expression
-    1
-    """
-    return Claim(Relation.LE, sympy.Integer(1), Reference("ioffe2015"), status=Status.EXPECTED)
-
-
 @rule(Linear, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
 @rule(Conv2d, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
 @rule(PatchEmbedding, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
 def weight_symmetry(site: Site) -> Symmetry:
     """Flipping the sign of all weights of the layer (biases are zero at random init) flips its output."""
     return Symmetry.FRESH
-
-
-@rule(BatchNorm2d, quantity=Quantity.SYMMETRY, reference=Reference("ioffe2015"))
-def batch_norm_symmetry(site: Site) -> Symmetry:
-    """Batch norm at its initial statistics is linear, hence odd."""
-    return Symmetry.ODD

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import sympy
 
@@ -168,25 +167,32 @@ def lp_pool_gain(site: Site) -> Claim:
 # ---- everything else --------------------------------------------------------------------------------------------
 
 
+_SHAPES = {
+    **dict.fromkeys(_MAXIMA, max_pool_shape),
+    **dict.fromkeys(_ADAPTIVE_MAXIMA, adaptive_max_pool_shape),
+    layers.LpPool2d: lp_pool_shape,
+}
+_GAINS = {
+    **dict.fromkeys(_MAXIMA, max_pool_gain),
+    **dict.fromkeys(_ADAPTIVE_MAXIMA, adaptive_max_pool_gain),
+    layers.LpPool2d: lp_pool_gain,
+}
+
+
+def max_pool_jacobian_variance(site: Site) -> Claim:
+    """``||A J||_F^2 <= ||A||^2 ||J||_F^2`` for the Jacobian A at this input."""
+    gain = _GAINS[type(site.layer)](site)
+    return Claim(Relation.LE, gain.expression**2, gain.reference, status=Status.EXPECTED)
+
+
+@rule(layers.LpPool2d, quantity=Quantity.SYMMETRY, reference=_OWN)
 def lp_pool_symmetry(site: Site) -> Symmetry:
     """Return ODD for the sum; a norm is even."""
     return Symmetry.ODD if site.layer.norm_type == 1 else Symmetry.BROKEN
 
 
-def _register(kind: type[layers.Layer], shape: Any, gain: Any, reference: Reference) -> None:
-    torch = Reference("torch", f"nn.{kind.__name__}")
-    rule(kind, quantity=Quantity.SHAPE, reference=torch)(shape)
-    rule(kind, quantity=Quantity.PARAMETERS, reference=torch)(no_parameters)
-
-    @rule(kind, quantity=Quantity.JACOBIAN_VARIANCE, reference=reference)
-    def variance(site: Site) -> Claim:
-        """``||A J||_F^2 <= ||A||^2 ||J||_F^2`` for the Jacobian A at this input."""
-        return Claim(Relation.LE, gain(site).expression ** 2, reference, status=Status.EXPECTED)
-
-
-for _kind in _MAXIMA:
-    _register(_kind, max_pool_shape, max_pool_gain, _WINDOWS)
-for _kind in _ADAPTIVE_MAXIMA:
-    _register(_kind, adaptive_max_pool_shape, adaptive_max_pool_gain, _WINDOWS)
-_register(layers.LpPool2d, lp_pool_shape, lp_pool_gain, _OWN)
-rule(layers.LpPool2d, quantity=Quantity.SYMMETRY, reference=_OWN)(lp_pool_symmetry)
+for _kind in _GAINS:
+    _torch = Reference("torch", f"nn.{_kind.__name__}")
+    rule(_kind, quantity=Quantity.SHAPE, reference=_torch)(_SHAPES[_kind])
+    rule(_kind, quantity=Quantity.PARAMETERS, reference=_torch)(no_parameters)
+    rule(_kind, quantity=Quantity.JACOBIAN_VARIANCE, reference=_WINDOWS)(max_pool_jacobian_variance)

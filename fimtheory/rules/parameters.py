@@ -11,7 +11,6 @@ from fimtheory.ensemble import (
     Parameter,
     Parameters,
     no_parameters,
-    scale_and_shift,
     weight_and_bias,
 )
 from fimtheory.registry import Site, rule
@@ -58,22 +57,6 @@ def _attention(site: Site) -> Parameters:
     )
     biases = (Parameter("in_proj_bias", (3 * dim,), Initial.ZERO), Parameter("out_proj.bias", (dim,), Initial.ZERO))
     return weights + biases if site.layer.bias else weights
-
-
-@rule(layers.BatchNorm2d, quantity=Quantity.PARAMETERS, reference=_torch("nn.BatchNorm2d"))
-def _batch_norm(site: Site) -> Parameters:
-    channels = site.layer.channels
-    return (
-        *scale_and_shift((channels,)),
-        Parameter("running_mean", (channels,), Initial.MEAN),
-        Parameter("running_var", (channels,), Initial.VARIANCE),
-        Parameter("num_batches_tracked", (), Initial.COUNT),
-    )
-
-
-@rule(layers.LayerNorm, quantity=Quantity.PARAMETERS, reference=_torch("nn.LayerNorm"))
-def _layer_norm(site: Site) -> Parameters:
-    return scale_and_shift((site.layer.features,))
 
 
 @rule(layers.PReLU, quantity=Quantity.PARAMETERS, reference=_torch("nn.PReLU"))

@@ -93,25 +93,6 @@ def _attention(site: Site) -> Shape:
     return shape
 
 
-# ---- normalisation ----------------------------------------------------------------------------------------------
-
-
-@rule(layers.BatchNorm2d, quantity=Quantity.SHAPE, reference=_torch("nn.BatchNorm2d"))
-def _batch_norm(site: Site) -> Shape:
-    shape = _image(site)
-    checked_number("eps", site.layer.eps, above=0.0)
-    expect("channels", shape[0], checked_size("channels", site.layer.channels))
-    return shape
-
-
-@rule(layers.LayerNorm, quantity=Quantity.SHAPE, reference=_torch("nn.LayerNorm"))
-def _layer_norm(site: Site) -> Shape:
-    (shape,) = site.inputs
-    checked_number("eps", site.layer.eps, above=0.0)
-    expect("features in its last dimension", shape[-1], checked_size("features", site.layer.features))
-    return shape
-
-
 # ---- elementwise ------------------------------------------------------------------------------------------------
 
 
