@@ -119,6 +119,8 @@ def clip(call: Call) -> Tensor:
     low, high = call.number(1, None), call.number(2, None)
     if low == 0 and high is None:
         return functional.relu(call[0])
+    if low is None and high is None:
+        return call[0]
     if low is None or high is None:
         return torch.clamp(call[0], low, high) if low is None else torch.clamp_min(call[0], low)
     if low > high:

@@ -136,11 +136,9 @@ def slice_(call: Call) -> Tensor:
     steps = call.entries(4, [1] * len(starts))
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         places = range(value.shape[axis])[start:end:step]
-        if len(places) == 0:
-            raise SourceError(f"takes nothing of dimension {axis} of {tuple(value.shape)}")
-        low, high = min(places[0], places[-1]), max(places[0], places[-1])
+        forward = places if step > 0 else places[::-1]
         index = [slice(None)] * value.dim()
-        index[axis] = slice(low, high + 1, abs(step))
+        index[axis] = slice(forward.start, forward.stop, forward.step) if forward else slice(0, 0)
         value = value[tuple(index)]
         if step < 0:
             value = torch.flip(value, [axis])

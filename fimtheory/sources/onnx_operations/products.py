@@ -45,8 +45,8 @@ def einsum(call: Call) -> Tensor:
 def attention(call: Call) -> Tensor:
     """Softmax attention of queries, keys and values; without a cache of earlier keys."""
     call.ignore("softmax_precision", "qk_matmul_output_mode")
-    if call.attribute("softcap", 0.0):
-        raise SourceError("attention with capped scores is not supported")
+    if call.attribute("softcap", 0.0) or any(call.get(place) is not None for place in (4, 5, 6)):
+        raise SourceError("attention with capped scores or earlier keys is not supported")
     query, key, value, mask = call[0], call[1], call[2], call.get(3)
     flat = query.dim() == 3
     if flat:

@@ -33,6 +33,11 @@ class _Windows(NamedTuple):
         return all(before == after for before, after in self.pads)
 
     @property
+    def small(self) -> bool:
+        """Whether a pool of torch takes the padding: even, and at most half of a window."""
+        return self.symmetric and all(2 * pad <= size for pad, size in zip(self.before, self.kernel, strict=True))
+
+    @property
     def before(self) -> tuple[int, ...]:
         return tuple(before for before, _ in self.pads)
 
@@ -100,7 +105,7 @@ def max_pool(call: Call) -> Tensor:
     value = call[0]
     windows, ceil = _pool(call, value)
     padding = windows.before
-    if not windows.symmetric or any(2 * p > k for p, k in zip(padding, windows.kernel, strict=True)):
+    if not windows.small:
         value, padding = padded(value, windows.amounts, "constant", -math.inf), 0
     function = _MAXIMA[len(windows.kernel)]
     return function(value, windows.kernel, windows.stride, padding, windows.dilation, ceil_mode=ceil)
@@ -114,7 +119,7 @@ def average_pool(call: Call) -> Tensor:
     if any(d != 1 for d in windows.dilation):
         raise SourceError("a mean over dilated windows is not supported")
     padding = windows.before
-    if not windows.symmetric:
+    if not windows.small:
         if not counted:
             raise SourceError(f"a mean over windows with pads {windows.pads} that are not counted; expected even pads")
         value, padding = padded(value, windows.amounts, "constant", 0.0), 0
@@ -126,6 +131,6 @@ def _pool(call: Call, value: Tensor) -> tuple[_Windows, bool]:
     """Return the windows of a pool, and whether the last ones may leave the value."""
     windows = _windows(call, value.shape[2:], call.attribute("kernel_shape"))
     ceil = bool(call.attribute("ceil_mode", 0))
-    if ceil and not windows.symmetric:
-        raise SourceError(f"a pool with ceil_mode and pads {windows.pads}; expected even pads")
+    if ceil and not windows.small:
+        raise SourceError(f"a pool with ceil_mode and pads {windows.pads}; expected small, even pads")
     return windows, ceil
