@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from fimtheory.errors import SourceError
-from fimtheory.sources.program import BATCH
 from fimtheory.sources.onnx_files import OnnxFile, OnnxInput, OnnxNode
 from fimtheory.sources.onnx_operations import Call, operation_of
 from fimtheory.sources.onnx_operations.registry import MANY
+from fimtheory.sources.program import BATCH
 
 __all__ = ["OnnxModule", "onnx_module"]
 
