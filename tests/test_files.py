@@ -36,7 +36,7 @@ def renamed(graph, names, block):
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
 @given(st.data())
 def test_graphs_survive_a_file_whatever_they_are_called(tmp_path, data):
-    graph = data.draw(layer_graphs())
+    graph = data.draw(layer_graphs(products=True))
     names = data.draw(st.lists(LABELS, min_size=len(graph), max_size=len(graph), unique=True))
     graph = renamed(graph, names, data.draw(LABELS))
     path = tmp_path / "graph.json"
@@ -46,7 +46,7 @@ def test_graphs_survive_a_file_whatever_they_are_called(tmp_path, data):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=QUIET)
-@given(graph=layer_graphs())
+@given(graph=layer_graphs(products=True))
 def test_derivations_survive_a_file(tmp_path, graph):
     derivation = ft.derive(graph)
     path = tmp_path / "derivation.json"

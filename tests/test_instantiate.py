@@ -180,8 +180,41 @@ def test_joins_and_tokens():
     assert torch.equal(tokens(x), expected)
 
 
+def products():
+    """Graphs for the layers that multiply what they read: tokens x, tanh(x), and sigmoid(x) or its mean over tokens."""
+    attention = layers.ScaledDotProductAttention(0.5, bias=(5, 5))
+    for made, reads in (
+        (layers.Multiply(), "xz"),
+        (layers.Gate(), "xg"),
+        (layers.MatMul(True), "xz"),
+        (attention, "xzs"),
+        (layers.ScaledDotProductAttention(2.0, causal=True), "xzs"),
+    ):
+        builder = Builder("product")
+        builder.add("x", layers.Input(TOKENS))
+        known = {"z": layers.Tanh(), "s": layers.Sigmoid(), "g": layers.Mean((0,), True)}
+        for name in reads[1:]:
+            builder.add(name, known[name], "x")
+        builder.add("y", made, *reads)
+        yield builder.graph()
+
+
+def test_products():
+    x = torch.randn(2, *TOKENS)
+    z, s, g = x.tanh(), x.sigmoid(), x.mean(1, keepdim=True)
+    models = [instantiate(graph, seed=1) for graph in products()]
+    with torch.no_grad():
+        models[3].y.copy_(torch.randn(5, 5))
+    attended = torch.nn.functional.scaled_dot_product_attention
+    expected = [x * z, x * g, x @ z.mT, attended(x, z, s, models[3].y, scale=0.5)]
+    expected.append(attended(x, z, s, is_causal=True, scale=2.0))
+    for model, truth in zip(models, expected, strict=True):
+        torch.testing.assert_close(model(x), truth)
+
+
 def test_every_layer_type_is_compared():
-    compared = {type(layer) for layer, _, _ in TORCH} | {type(n.layer) for graph in joins() for n in graph.nodes}
+    compared = {type(layer) for layer, _, _ in TORCH}
+    compared |= {type(n.layer) for graph in (*joins(), *products()) for n in graph.nodes}
     kinds = [getattr(layers, name) for name in layers.__all__]
     kinds = {k for k in kinds if isinstance(k, type) and issubclass(k, layers.Layer) and k is not layers.Layer}
     assert kinds == compared
@@ -191,7 +224,7 @@ def test_every_layer_type_is_compared():
 
 
 GRAPHS = [pytest.param(single(layer, shape), id=type(layer).__name__) for layer, _, shape in TORCH]
-GRAPHS += [pytest.param(graph, id=graph.name) for graph in joins()]
+GRAPHS += [pytest.param(graph, id=graph.name) for graph in (*joins(), *products())]
 
 
 def normalised_tokens():
@@ -495,27 +528,27 @@ def test_activations_are_released():
 
 def test_custom_layer_with_weights():
     @layers.layer
-    class Scale(layers.Layer):
+    class Stretched(layers.Layer):
         """x times a learned vector."""
 
         features: int
 
-    @rule(Scale, quantity=Quantity.SHAPE, reference=Reference("test"))
+    @rule(Stretched, quantity=Quantity.SHAPE, reference=Reference("test"))
     def _shape(site):
         return site.inputs[0]
 
-    graph = single(Scale(4), (4,))
-    with pytest.raises(MissingRuleError, match="no rule for the parameters of layer type Scale"):
+    graph = single(Stretched(4), (4,))
+    with pytest.raises(MissingRuleError, match="no rule for the parameters of layer type Stretched"):
         instantiate(graph)
 
-    @rule(Scale, quantity=Quantity.PARAMETERS, reference=Reference("test"))
+    @rule(Stretched, quantity=Quantity.PARAMETERS, reference=Reference("test"))
     def _parameters(site):
         return (Parameter("gamma", (site.layer.features,), Initial.ONE),)
 
-    with pytest.raises(MissingRuleError, match="no rule for the forward of layer type Scale"):
+    with pytest.raises(MissingRuleError, match="no rule for the forward of layer type Stretched"):
         instantiate(graph)
 
-    @rule(Scale, quantity=Quantity.FORWARD, reference=Reference("test"))
+    @rule(Stretched, quantity=Quantity.FORWARD, reference=Reference("test"))
     def _forward(site):
         return lambda tensors, x: x * tensors["gamma"]
 

@@ -87,7 +87,11 @@ def with_claim(derivation, position, lemma=0, **changes):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
-@given(layer_graphs(), st.sampled_from([1, sympy.Rational(1, 2), sympy.Symbol("tau", positive=True)]), st.booleans())
+@given(
+    layer_graphs(products=True),
+    st.sampled_from([1, sympy.Rational(1, 2), sympy.Symbol("tau", positive=True)]),
+    st.booleans(),
+)
 def test_every_derivation_is_accepted_also_from_a_file(graph, temperature, floor):
     for derivation in (
         ft.derive(graph, temperature=temperature, token_variance="1/10" if floor else None),
