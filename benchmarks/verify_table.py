@@ -35,7 +35,7 @@ def verdict(name: str) -> dict[str, Any]:
     target = resolve(name, shape, 10 if shape else None)
     model = target.model(None, seed=0, device="auto")
     sizes = tuple(int(size) for size in target.graph.shapes[target.graph.input])
-    data = load_data(target.default_data, sizes, DATA, seed=0).inputs.to(next(model.parameters()))
+    data = load_data(target.default_data, sizes, DATA, seed=0)
     return ft.verify(model, data, target=name, starts=STARTS, steps=steps, progress=True).to_json()
 
 

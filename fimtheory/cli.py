@@ -53,16 +53,23 @@ Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt (loaded weights-only).")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random weights, data and searches.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-Data = Annotated[str | None, typer.Option(help="digits | random:N | npz:PATH | imagefolder:PATH | cifar10:PATH.")]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, digits:test, digits:train, random:N, npz:PATH, imagefolder:PATH or cifar10:PATH; by default "
+        "digits:test for zoo models and random:64 for others. Images are brought to the shape of the input."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TokenVariance = Annotated[
     str | None, typer.Option(help="Assume that tokens entering a layer norm have at least this variance.")
 ]
-
-
+FewInputs = Annotated[
+    int | None,
+    typer.Option("--n", min=1, help="Number of inputs, drawn from the data by --seed; by default 64, or all if fewer."),
+]
 Starts = Annotated[int, typer.Option(min=1, max=100_000, help="Starts of the search for the worst input.")]
 Steps = Annotated[int, typer.Option(min=0, help="Ascent steps from each start.")]
-
 InputBound = Annotated[
     float | None,
     typer.Option(min=0, help="Largest entry of an input, where a theorem assumes bounds on values."),
@@ -143,25 +150,27 @@ def estimate(
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
-    data: Data = None,
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Use this many inputs of the data.")] = None,
+    data: DataName = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Number of inputs, drawn from the data by --seed; by default all.")
+    ] = None,
     method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
     level: Annotated[float | None, typer.Option(help="Confidence of an upper limit by Lanczos.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate lam at every input of a dataset."""
-    from fimtheory.verification import estimates_on
+    from fimtheory.verification import estimates_on, placed
 
     made = resolve(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed).to(next(model.parameters()))
-    found = estimates_on(model, inputs, method, level=level, seed=seed, progress=_err.is_terminal)
+    inputs = _inputs(made, data, n, seed)
+    found = estimates_on(model, placed(inputs, model), method, level=level, seed=seed, progress=_err.is_terminal)
     if as_json:
-        _print_json(tables.estimates_json(found))
+        _print_json(tables.estimates_json(made.name, inputs.description, seed, found))
     else:
-        _out.print(tables.estimates_table(made.name, found))
+        _out.print(tables.estimates_table(made.name, inputs.description, seed, found))
 
 
 @app.command()
@@ -175,10 +184,8 @@ def verify(
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
-    data: Data = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Use this many inputs of the data; by default at most 64.")
-    ] = None,
+    data: DataName = None,
+    n: FewInputs = None,
     starts: Starts = 32,
     steps: Steps = 100,
     input_bound: InputBound = None,
@@ -191,7 +198,7 @@ def verify(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed, at_most=64).to(next(model.parameters()))
+    inputs = _inputs(made, data, n, seed, at_most=64)
     verdict = verify_model(
         model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
         progress=_err.is_terminal,
@@ -216,10 +223,8 @@ def report(
     weights: Weights = None,
     seed: Seed = 0,
     device: Device = "auto",
-    data: Data = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Use this many inputs of the data; by default at most 64.")
-    ] = None,
+    data: DataName = None,
+    n: FewInputs = None,
     starts: Starts = 32,
     steps: Steps = 100,
     input_bound: InputBound = None,
@@ -246,7 +251,7 @@ def report(
             chapters.append(derive_bound(each.graph))
             continue
         model = each.model(weights, seed, device)
-        inputs = _inputs(each, data, n, seed, at_most=64).to(next(model.parameters()))
+        inputs = _inputs(each, data, n, seed, at_most=64)
         verdict = verify_model(
             model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
             progress=_err.is_terminal,
@@ -313,11 +318,11 @@ def _saved(target: str) -> Any:
 
 
 def _inputs(target: Target, data: str | None, n: int | None, seed: int, at_most: int | None = None) -> Any:
-    """Return ``n`` inputs of the data; without ``n`` all of them, or the first ``at_most``."""
+    """Return inputs of the data, in the shape of the target's."""
     from fimtheory.data import load_data
 
     shape = tuple(int(size) for size in target.graph.shapes[target.graph.input])
-    return load_data(data or target.default_data, shape, n, seed).inputs[: n or at_most]
+    return load_data(data or target.default_data, shape, n, seed, at_most=at_most)
 
 
 def main() -> None:

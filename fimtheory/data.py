@@ -54,7 +54,9 @@ class Data:
         return len(self.inputs)
 
 
-def load_data(spec: str, input_shape: Sequence[int], n: int | None = None, seed: int = 0) -> Data:
+def load_data(
+    spec: str, input_shape: Sequence[int], n: int | None = None, seed: int = 0, *, at_most: int | None = None
+) -> Data:
     """Return the inputs that ``spec`` names, in the shape a model takes.
 
     Parameters
@@ -71,6 +73,8 @@ def load_data(spec: str, input_shape: Sequence[int], n: int | None = None, seed:
         How many inputs to keep, drawn without replacement; None keeps all.
     seed
         Of ``random:N`` and of the draw.
+    at_most
+        Where ``n`` is None: keep no more than this many, as if there were ``n``.
 
     Raises
     ------
@@ -90,23 +94,24 @@ def load_data(spec: str, input_shape: Sequence[int], n: int | None = None, seed:
     if n is not None and n < 1:
         raise DataError(f"{n} inputs asked for; expected at least 1")
     source, _, argument = spec.partition(":")
+    kept = at_most if n is None else n
     readers: dict[str, Callable[[], Data]] = {
         "digits": lambda: _digits(argument, shape),
         "random": lambda: _random(argument, shape, seed),
         "npz": lambda: _npz(Path(argument), shape),
-        "imagefolder": lambda: _image_folder(Path(argument), shape, n, seed),
-        "cifar10": lambda: _cifar10(Path(argument), shape, n, seed),
+        "imagefolder": lambda: _image_folder(Path(argument), shape, kept, seed),
+        "cifar10": lambda: _cifar10(Path(argument), shape, kept, seed),
     }
     if source not in readers or (not argument and source != "digits"):
         raise DataError(f"data {spec!r}: expected one of {SOURCES}")
     found = readers[source]()
-    if n is not None and n < len(found):
-        chosen = torch.from_numpy(_draw(len(found), n, seed))
+    if kept is not None and kept < len(found):
+        chosen = torch.from_numpy(_draw(len(found), kept, seed))
         labels = None if found.labels is None else found.labels[chosen]
         found = replace(found, inputs=found.inputs[chosen], labels=labels)
     if n is not None and n > len(found):
         raise DataError(f"data {spec}: {n} inputs asked for, but there are {len(found)}")
-    return replace(found, description=spec if n is None else f"{n} of {spec}")
+    return replace(found, description=f"{len(found)} of {spec}{found.description}")
 
 
 def digits_are_tests(count: int) -> Tensor:
@@ -132,7 +137,7 @@ def _digits(part: str, shape: tuple[int, ...]) -> Data:
     if part:
         kept = digits_are_tests(len(images)) == (part == "test")
         images, labels = images[kept], labels[kept]
-    return Data(_fit(images, shape, "digits"), labels, "")
+    return _fitted(images, shape, "digits", labels)
 
 
 def _random(argument: str, shape: tuple[int, ...], seed: int) -> Data:
@@ -211,7 +216,8 @@ def _image_folder(path: Path, shape: tuple[int, ...], n: int | None, seed: int) 
         images.append(pixels.reshape(height, width, channels).permute(2, 0, 1))
     if not images:
         raise DataError(f"{path}: no images ({', '.join(_SUFFIXES)}) in it or in its folders")
-    return Data(torch.stack(images), torch.tensor([label for _, label in files]) if classes else None, "")
+    labels = torch.tensor([label for _, label in files]) if classes else None
+    return Data(torch.stack(images), labels, f", brought to {_words(shape)}")
 
 
 def _cifar10(path: Path, shape: tuple[int, ...], n: int | None, seed: int) -> Data:
@@ -235,7 +241,7 @@ def _cifar10(path: Path, shape: tuple[int, ...], n: int | None, seed: int) -> Da
     labels = records[:, 0].long()
     if int(labels.max()) > 9:
         raise DataError(f"{file}: label {int(labels.max())}; expected 0 to 9, so it is damaged or another data set")
-    return Data(_fit(records[:, 1:].reshape(-1, 3, 32, 32).float() / 255, shape, str(file)), labels, "")
+    return _fitted(records[:, 1:].reshape(-1, 3, 32, 32).float() / 255, shape, str(file), labels)
 
 
 # ---- shapes -----------------------------------------------------------------------------------------------------
@@ -245,6 +251,18 @@ def _image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"{where}: images cannot be brought to shape {shape}; expected (1 or 3, height, width)")
     return shape[0], shape[1], shape[2]
+
+
+def _fitted(images: Tensor, shape: tuple[int, ...], where: str, labels: Tensor) -> Data:
+    """Return images in another shape, with a description of the change."""
+    inputs = _fit(images, shape, where)
+    before = tuple(images.shape[1:])
+    same = before == shape or (math.prod(before),) == shape
+    return Data(inputs, labels, "" if same else f", brought from {_words(before)} to {_words(shape)}")
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _fit(images: Tensor, shape: tuple[int, ...], where: str) -> Tensor:

@@ -137,9 +137,12 @@ def _lines(lines: list[str]) -> Text:
     return Text("\n".join(lines), justify="left")
 
 
-def estimates_json(found: DataEstimates) -> dict[str, Any]:
+def estimates_json(name: str, data: str, seed: int, found: DataEstimates) -> dict[str, Any]:
     """Return what ``fimtheory estimate --json`` prints; an absent upper limit is null."""
     return {
+        "target": name,
+        "data": data,
+        "seed": seed,
         "lam": [_finite(v) for v in found.lam.tolist()],
         "log10": [_finite(v) for v in found.log10.tolist()],
         "lower": [_finite(v) for v in found.lower.tolist()],
@@ -153,7 +156,7 @@ def estimates_json(found: DataEstimates) -> dict[str, Any]:
     }
 
 
-def estimates_table(name: str, found: DataEstimates) -> Table:
+def estimates_table(name: str, data: str, seed: int, found: DataEstimates) -> Table:
     """Return a summary of lam over a dataset."""
     table = _quantities(f"{name}: lam on {len(found.lam)} inputs")
     for what, lam, log10 in (
@@ -163,9 +166,8 @@ def estimates_table(name: str, found: DataEstimates) -> Table:
         ("minimum", found.lam.min(), found.log10.min()),
     ):
         _add(table, what, lam.item(), log10.item(), found.status, up=False)
-    table.caption = _lines(
-        [f"Method: {found.method}; {found.evaluations} derivative products in {found.seconds:.1f} s."]
-    )
+    spent = f"{found.evaluations} derivative products in {found.seconds:.1f} s"
+    table.caption = _lines([f"Data: {data} (seed {seed}).", f"Method: {found.method}; {spent}."])
     return table
 
 
@@ -183,8 +185,9 @@ def verdict_table(verdict: Verdict) -> Table:
     table.add_row("violations", str(verdict.violations), "", "the bound holds" if verdict.holds else "VIOLATED")
     steps, lemmas = len(verdict.derivation.steps), len(verdict.derivation.lemmas)
     spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in verdict.seconds.items())
+    data = f"Data: {verdict.data} (seed {verdict.seed})."
     proof = f"Proof replayed: {lemmas} lemmas, {steps} steps."
-    table.caption = _lines([*_domain(verdict.bound, verdict.derivation), proof, f"Seconds: {spent}."])
+    table.caption = _lines([*_domain(verdict.bound, verdict.derivation), data, proof, f"Seconds: {spent}."])
     return table
 
 

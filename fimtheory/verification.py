@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from fimtheory.claims import Status
+from fimtheory.data import Data
 from fimtheory.derivation import Derivation
 from fimtheory.derive import baseline, derive
 from fimtheory.errors import DataError, GraphError
@@ -26,7 +27,7 @@ from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.kernel import check
 from fimtheory.search import WorstCase, worst_case
 
-__all__ = ["DataEstimates", "Verdict", "estimates_on", "verify"]
+__all__ = ["DataEstimates", "Verdict", "estimates_on", "placed", "verify"]
 
 _BATCH = 16
 
@@ -61,6 +62,7 @@ class Verdict:
     """
 
     target: str
+    data: str
     seed: int
     derivation: Derivation
     bound: Evaluation
@@ -83,6 +85,7 @@ class Verdict:
         found = self.estimates
         return {
             "target": self.target,
+            "data": self.data,
             "input_shape": list(graph.shapes[graph.input]),
             "classes": classes,
             "seed": self.seed,
@@ -128,7 +131,7 @@ def finite_or_none(value: float) -> float | None:
 
 def verify(
     model: GraphModule | LayerGraph,
-    data: Tensor,
+    data: Tensor | Data,
     *,
     target: str | None = None,
     seed: int = 0,
@@ -143,8 +146,9 @@ def verify(
     ----------
     model : GraphModule or LayerGraph
         A graph gets random weights from ``seed``.
-    data : Tensor
-        ``(N, *input)``: where lam is estimated, and where half of the searches start.
+    data : Tensor or Data
+        ``(N, *input)``: where lam is estimated, and where half of the searches start.  What ``load_data`` returns is
+        brought to the model's type and device.
     target : str, optional
         What to call the model; by default the graph's name.
     seed, starts, steps
@@ -168,6 +172,8 @@ def verify(
     if not isinstance(model, GraphModule):
         raise GraphError(f"verify takes a LayerGraph or a model made by ft.instantiate, got {type(model).__name__}")
     graph = model.graph
+    described = data.description if isinstance(data, Data) else f"{len(data)} inputs given as a tensor"
+    data = placed(data, model) if isinstance(data, Data) else data
     _check_data(data, graph, input_bound)
     with _timed(seconds, "derive"):
         derivation = derive(graph)
@@ -188,8 +194,24 @@ def verify(
     violations = int((confirmed > bound.log10 + slack).sum() + (worst.log10_values > bound.log10 + slack).sum())
     largest = max(found.log10.max().item(), worst.log10_value)
     return Verdict(
-        target or graph.name, seed, derivation, bound, usual, found, worst, violations, bound.log10 - largest, seconds
+        target or graph.name,
+        described,
+        seed,
+        derivation,
+        bound,
+        usual,
+        found,
+        worst,
+        violations,
+        bound.log10 - largest,
+        seconds,
     )
+
+
+def placed(data: Data, module: nn.Module) -> Tensor:
+    """Return the inputs of ``data`` in the type and on the device of a module's weights."""
+    weight = next(module.parameters(), None)
+    return data.inputs if weight is None else data.inputs.to(weight)
 
 
 def estimates_on(

@@ -40,8 +40,7 @@ def build(name: str, out: Path, options: argparse.Namespace) -> dict[str, Any]:
     else:
         model = target.model(None, options.seed, options.device)
         shape = tuple(int(size) for size in graph.shapes[graph.input])
-        inputs = load_data(f"random:{options.n}", shape, options.n, seed=options.seed).inputs
-        inputs = inputs.to(next(model.parameters()))
+        inputs = load_data(f"random:{options.n}", shape, options.n, seed=options.seed)
         found = ft.verify(
             model, inputs, target=name, seed=options.seed, starts=options.starts, steps=options.steps, progress=True
         )

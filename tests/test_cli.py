@@ -27,13 +27,14 @@ def test_verify_prints_one_json_object_with_the_promised_keys():
     assert verdict["violations"] == 0
     assert verdict["bound"]["log10"] - verdict["worst_case"]["log10"] == pytest.approx(verdict["looseness_log10"])
     assert verdict["input_shape"] == [1, 4, 4]
+    assert (verdict["data"], verdict["estimates"]["n"]) == ("4 of random:4", 4)
 
 
 def test_bound_and_estimate_agree_that_nothing_exceeds_the_bound():
     bound = json.loads(run("bound", *SMALL, "--seed", 3, "--json").stdout)
     found = json.loads(run("estimate", *SMALL, "--seed", 3, "--data", "random:5", "--json").stdout)
     assert {"lam", "lower", "upper", "level", "method", "status", "evaluations", "seconds"} <= set(found)
-    assert len(found["lam"]) == 5
+    assert (found["target"], found["data"], found["seed"], len(found["lam"])) == ("mlp", "5 of random:5", 3, 5)
     assert 0 < max(found["lam"]) <= bound["bound"]["value"]
     shares = [step["decades"] for step in bound["steps"] if step["decades"] is not None]
     assert sum(shares) == pytest.approx(bound["bound"]["log10"], abs=1e-9)
@@ -58,6 +59,13 @@ def test_an_input_bound_gives_assumed_values_their_numbers(tmp_path):
     done = run("verify", path, "--data", "random:4", "--input-bound", 0.001)
     assert done.returncode == 2
     assert "outside of the domain" in done.stderr
+
+
+def test_a_number_of_inputs_draws_the_same_ones_as_the_default_of_that_number():
+    target = cli.resolve("zoo:digits_mlp", None, None)
+    default, asked = (cli._inputs(target, None, n, seed=3, at_most=64) for n in (None, 64))
+    assert default.description == asked.description == "64 of digits:test"
+    assert default.inputs.equal(asked.inputs)
 
 
 def test_derive_saves_a_derivation_that_check_accepts_and_refuses_when_edited(tmp_path):

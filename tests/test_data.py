@@ -75,6 +75,18 @@ def test_draws_keep_inputs_with_their_labels():
     assert not torch.equal(some.inputs, load_data("digits", (1, 8, 8), n=100, seed=2).inputs)
 
 
+def test_at_most_keeps_the_inputs_that_n_keeps():
+    assert torch.equal(
+        load_data("digits", (1, 8, 8), seed=7, at_most=100).inputs, load_data("digits", (1, 8, 8), 100, 7).inputs
+    )
+    assert len(load_data("random:5", (2,), at_most=100)) == 5
+
+
+def test_a_description_says_what_was_made_of_the_images():
+    assert load_data("digits", (64,), n=2).description == "2 of digits"
+    assert load_data("digits", (3, 16, 16), n=2).description == "2 of digits, brought from 1x8x8 to 3x16x16"
+
+
 # ---- files ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import torch
 
 import fimtheory as ft
 from fimtheory import layers, verification
+from fimtheory.data import load_data
 from fimtheory.errors import AssumptionError, DataError, GraphError
 
 
@@ -47,6 +48,12 @@ def test_the_linear_model_attains_its_bound():
     # K = 2 with zero bias: p = (1/2, 1/2) is reached, where lam is D_W^2 / 4 exactly
     assert verdict.looseness_log10 == pytest.approx(0, abs=1e-4)
     assert verdict.holds
+
+
+def test_the_data_are_named(graph):
+    named = ft.verify(graph, load_data("random:9", (4,), n=5), starts=2, steps=1)
+    assert named.to_json()["data"] == "5 of random:9"
+    assert ft.verify(graph, torch.randn(3, 4), starts=2, steps=1).data == "3 inputs given as a tensor"
 
 
 def test_data_of_another_shape_are_refused(graph):

@@ -208,7 +208,7 @@ def verdict_rows(verdict: Mapping[str, Any]) -> tuple[Total, ...]:
     starts, steps = worst["starts"], worst.get("steps")
     searched = f"{starts} starts" + (f" of {steps} steps" if steps is not None else "")
     method = escaped(str(found["method"])).replace(r"\ ", " ")
-    inputs = f"{found['n']} input" + ("s" if found["n"] != 1 else "")
+    inputs = prose(verdict["data"])
     worst_log10 = worst.get("log10", _log10(worst["value"]))
     mean = r"bound on $\mathbb{E}\,\lambda(x)$, random weights"
     in_the_mean = () if expected["status"] is None else (_total(mean, expected["log10"], expected["status"], up=True),)
