@@ -12,6 +12,7 @@ from oracles import activations
 from strategies import layer_graphs, weights_for
 
 import fimtheory as ft
+import fimtheory.forward
 from fimtheory import layers
 from fimtheory.balls import ball
 from fimtheory.claims import Quantity

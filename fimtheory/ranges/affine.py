@@ -93,15 +93,16 @@ def _convolution(flow: Flow, x: Range) -> Range:
     return _affine(flow, x, flow.tensors[0]["weight"].flatten(1), seen=x.norm, by_token=False)
 
 
+@ranged(layers.BatchNorm1d)
 @ranged(layers.BatchNorm2d)
+@ranged(layers.BatchNorm3d)
 def _batch_norm(flow: Flow, x: Range) -> Range:
     gain, (_, offset) = flow.gain(), _batch_norm_of(flow)
-    channels, width = int(flow.output[0]), int(flow.output[-1])
     return Range.of(
         flow.output,
         entry=gain * x.entry + offset.largest,
-        token=gain * x.token + root(width) * offset.largest,
-        norm=gain * x.norm + root(size_of(flow.output) // channels) * offset.norm,
+        token=gain * x.token + root(int(flow.output[-1])) * offset.largest,
+        norm=gain * x.norm + root(size_of(flow.output[1:])) * offset.norm,
     )
 
 
