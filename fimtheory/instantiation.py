@@ -182,8 +182,9 @@ class GraphModule(nn.Module):
         ShapeError
             ``x`` is not a batch of the graph's inputs.
         """
-        for _, value in self.values(x):
-            logits = value
+        logits = x
+        for _, logits in self.values(x):
+            pass
         return logits
 
     def values(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor, fx
@@ -12,15 +14,30 @@ from fimtheory.sources.builder import Origin
 from fimtheory.sources.imported import Difference, ImportedGraph
 from fimtheory.sources.program import Program
 
-__all__ = ["compare_logits", "compare_nodes"]
+__all__ = ["Trial", "compare_logits", "compare_nodes", "trial_of"]
 
 NODE_TOLERANCE = 1e-9
 """Largest difference of a node's value from the program's, relative to the value's scale; both in float64."""
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-"""Largest difference of the logits from the module's, relative to their scale."""
+WIDE_TOLERANCE, SINGLE_TOLERANCE = 1e-12, 1e-5
+"""Largest difference of the logits from the source's in float64 and in float32, relative to their scale."""
 
 
-def compare_nodes(graph: ImportedGraph, program: Program, start: fx.Node, origins: Mapping[str, Origin]) -> None:
+@final
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """An input that graph and program were run on in float64, and the graph's logits there."""
+
+    input: Tensor
+    logits: Tensor
+
+
+def trial_of(graph: ImportedGraph, given: Tensor) -> Trial:
+    """Run a graph on an input in float64."""
+    with torch.no_grad():
+        return Trial(given, graph.model(torch.float64)(given))
+
+
+def compare_nodes(graph: ImportedGraph, program: Program, start: fx.Node, origins: Mapping[str, Origin]) -> Trial:
     """Compare every node's value with the program's in float64, on an input near the example.
 
     A model whose last layer is zero has constant logits, which prove nothing; every node's value does.
@@ -35,11 +52,13 @@ def compare_nodes(graph: ImportedGraph, program: Program, start: fx.Node, origin
     given = example + 0.1 * noise * max(1.0, float(example.abs().max()))
     last = {origin.operation: name for name, origin in origins.items()}
     expected = program.run({start: given}, set(last))
+    logits = given
     for name, value in graph.model(torch.float64).values(given):
+        logits = value
         origin = origins.get(name)
         if origin is None or last[origin.operation] != name:
             continue
-        result = expected[origin.operation]
+        result = expected.pop(origin.operation)
         if isinstance(result, list):  # parts of one value, which was compared before it was divided
             continue
         whole = result[0] if isinstance(result, tuple) else result
@@ -49,27 +68,30 @@ def compare_nodes(graph: ImportedGraph, program: Program, start: fx.Node, origin
                 f"node {name} ({origin.operation.target}): its values differ from the model's by {difference:.1e} of "
                 "their scale; please report this model"
             )
+    return Trial(given, logits.detach())
 
 
-def compare_logits(graph: ImportedGraph, example: Tensor, expected: Mapping[torch.dtype, Tensor]) -> Difference:
-    """Compare the graph's logits on the example with the source's own, in float64 and in float32.
+def compare_logits(graph: ImportedGraph, trial: Trial, wide: Tensor, single: Tensor) -> Difference:
+    """Compare the graph's logits with the source's own on the same input, in float64 and in float32.
 
     Raises
     ------
     SourceError
         They differ by more than rounding.
     """
-    found = {}
-    for dtype, logits in expected.items():
-        with torch.no_grad():
-            made = graph.model(dtype)(example.to(dtype))
-        found[dtype] = _difference(made.double(), logits.double())
-        if not found[dtype] <= TOLERANCES[dtype]:
+    with torch.no_grad():
+        own = graph.model(torch.float32)(trial.input.float())
+    found = Difference(_difference(trial.logits, wide), _difference(own.double(), single.double()))
+    for difference, most, where in (
+        (found.float64, WIDE_TOLERANCE, "float64"),
+        (found.float32, SINGLE_TOLERANCE, "float32"),
+    ):
+        if not difference <= most:
             raise SourceError(
-                f"{graph.name}: the imported graph's logits differ from the model's by {found[dtype]:.1e} of their "
-                f"scale in {dtype}; expected at most {TOLERANCES[dtype]:.0e}; please report this model"
+                f"{graph.name}: the imported graph's logits differ from the model's by {difference:.1e} of their "
+                f"scale in {where}; expected at most {most:.0e}; please report this model"
             )
-    return Difference(found[torch.float64], found[torch.float32])
+    return found
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -56,14 +56,14 @@ def from_pt2(
     example = [_example(node.meta.get("val")) for node in _placeholders(exported)]
     program = program_of(exported, example)
     start, end = input_of(program, input), output_of(program, output)
-    single = program.run({}, {end})[end]
     wide = program.double()
-    graph = read(wide, name or file.stem, start, end)
+    graph, trial = read(wide, name or file.stem, start, end)
     held = {**exported.constants, **exported.state_dict}
     weights = {k: held[k] if _same(held.get(k), value) else value for k, value in graph.weights.items()}
     made = graph.weighing({key: value.detach().clone() for key, value in weights.items()})
-    values = wide.run({}, {start, end})
-    return made.compared(compare_logits(made, values[start], {torch.float64: values[end], torch.float32: single}))
+    logits = wide.run({start: trial.input}, {end})[end]
+    single = program.run({start: trial.input.float()}, {end})[end]
+    return made.compared(compare_logits(made, trial, logits, single))
 
 
 def _same(held: Any, read: Tensor) -> bool:

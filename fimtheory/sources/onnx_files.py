@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fimtheory.errors import SourceError
+from fimtheory.sources.program import first_line
 
 __all__ = ["MOST_BYTES", "OPSETS", "OnnxFile", "OnnxInput", "OnnxNode", "read_onnx"]
 
@@ -98,7 +99,7 @@ def read_onnx(path: str | Path, operators: frozenset[str]) -> OnnxFile:
     try:
         onnx.checker.check_model(str(where))
     except Exception as error:
-        raise SourceError(f"{where}: not a valid ONNX model: {_first_line(error)}") from None
+        raise SourceError(f"{where}: not a valid ONNX model: {first_line(error)}") from None
     return _plain(onnx, model, opset, where)
 
 
@@ -111,11 +112,6 @@ def _onnx() -> ModuleType:
     except ImportError:
         raise SourceError("reading ONNX files needs the package onnx; pip install fimtheory[onnx]") from None
     return onnx
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------
@@ -243,7 +239,7 @@ def _tensor(onnx: ModuleType, tensor: Any, where: Path) -> Tensor:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"{where}: tensor {tensor.name} is damaged: {_first_line(error)}") from None
+        raise SourceError(f"{where}: tensor {tensor.name} is damaged: {first_line(error)}") from None
     kind = onnx.TensorProto.DataType.Name(tensor.data_type)
     if kind in ("FLOAT16", "BFLOAT16"):
         made = made.astype(np.float32)

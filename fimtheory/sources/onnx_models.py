@@ -8,8 +8,8 @@ import torch
 
 from fimtheory.errors import SourceError
 from fimtheory.sources.imported import ImportedGraph
+from fimtheory.sources.onnx_evaluation import onnx_module
 from fimtheory.sources.onnx_files import OnnxFile, OnnxInput, OnnxNode, read_onnx
-from fimtheory.sources.onnx_modules import onnx_module
 from fimtheory.sources.onnx_operations import operators
 from fimtheory.sources.program import BATCH
 from fimtheory.sources.torch_models import from_torch

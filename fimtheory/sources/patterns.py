@@ -1,4 +1,4 @@
-"""Several operations that are one layer: activations written as formulas, and normalisation by the l2 norm.
+"""Several operations that are one layer: activations written as formulas, normalisation by the l2 norm, attention.
 
 A formula is recognised by its values: it depends on one tensor entry by entry, and agrees with the activation on a
 grid.  As for everything imported, the node's values are then compared with the model's own.
@@ -16,16 +16,16 @@ from fimtheory import layers
 from fimtheory.claims import Quantity
 from fimtheory.layers import Layer
 from fimtheory.registry import Site, require_rule
-from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced
 from fimtheory.sources.program import resolved
+from fimtheory.sources.written_attention import written_attentions
 
 __all__ = ["Pattern", "patterns_of"]
 
 aten: Any = torch.ops.aten
 
-Pattern = tuple[fx.Node, Callable[[GraphBuilder, Traced], Traced]]
-"""The operation whose value a layer takes, and the function that adds the layer."""
+Pattern = tuple[tuple[fx.Node, ...], Callable[..., Traced]]
+"""The operations whose values a layer takes, and the function that adds the layer to a builder, given these values."""
 
 _FORMULAS = {
     aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.mul.Scalar,
@@ -49,9 +49,9 @@ def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern]
     for node in graph.nodes:
         if dependent.intersection(node.all_input_nodes):
             dependent.add(node)
-    every = (*_activations(graph), *_l2_normalisations(graph))
-    found = {node: pattern for node, pattern in every if pattern[0] in dependent}
-    sources = {source for source, _ in found.values()}
+    every = (*_activations(graph), *_l2_normalisations(graph), *written_attentions(graph, dependent))
+    found = {node: pattern for node, pattern in every if pattern[0][0] in dependent}
+    sources = {source for taken, _ in found.values() for source in taken}
     absorbed: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         inner = node in dependent and node not in found and node not in sources
@@ -73,7 +73,7 @@ def _activations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
             continue
         layer = _activation(node, root, roots)
         if layer is not None:
-            yield node, (root, lambda g, x, layer=layer: g.add(layer, x))
+            yield node, ((root,), lambda g, x, layer=layer: g.add(layer, x))
 
 
 def _activation(node: fx.Node, root: fx.Node, roots: Mapping[fx.Node, fx.Node]) -> Layer | None:
@@ -115,7 +115,7 @@ def _l2_normalisations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
         source, order, dims, keep = given[:4]
         if source is value and order in (2, 2.0) and isinstance(dims, list | tuple) and len(dims) == 1 and keep:
             dim, eps = int(dims[0]), float(floor)
-            yield node, (value, lambda g, x, d=dim, e=eps: g.add(layers.L2Normalize(x.layout.dim(d), e), x))
+            yield node, ((value,), lambda g, x, d=dim, e=eps: g.add(layers.L2Normalize(x.layout.dim(d), e), x))
 
 
 def _two(node: fx.Node) -> tuple[Any, Any]:

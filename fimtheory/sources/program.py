@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -20,7 +21,8 @@ from torch.utils import _pytree as pytree
 from fimtheory.errors import SourceError
 
 __all__ = [
-    "Arguments", "Program", "call", "exported", "first_line", "in_precision", "program_of", "quiet", "resolved",
+    "Arguments", "Program", "behind", "call", "exported", "first_line", "in_precision", "program_of", "quiet",
+    "resolved",
 ]  # fmt: skip
 
 BATCH = 2
@@ -60,6 +62,12 @@ class Arguments:
         if any(value.dim() == 0 or value.shape[0] == 0 for value in tensors):
             raise SourceError("the example input has no batch dimension; its first dimension must be the batch")
         return cls(tuple(map(_two_rows, positional)), {key: _two_rows(value) for key, value in keywords.items()})
+
+    def replacing(self, position: int, value: Tensor) -> Arguments:
+        """Return the arguments with another tensor at a position among the leaves."""
+        leaves, structure = pytree.tree_flatten((self.positional, dict(self.keywords)))
+        leaves[position] = value.to(leaves[position].dtype)
+        return Arguments(*pytree.tree_unflatten(leaves, structure))
 
     def leaves(self) -> list[Any]:
         """Return the arguments one by one, as a program takes them."""
@@ -105,17 +113,18 @@ def exported(module: nn.Module, arguments: Arguments) -> ExportedProgram:
         raise SourceError(f"{training[0]} is in training mode; call module.eval() first")
     with quiet(), torch.no_grad():
         try:
+            program = torch.export.export(module, arguments.positional, dict(arguments.keywords), strict=False)
+            return program.run_decompositions({})
+        except Exception as refused:
+            reason = first_line(refused)
+        try:
             module(*arguments.positional, **arguments.keywords)
         except Exception as error:
             raise SourceError(f"{type(module).__name__} fails on the example input: {first_line(error)}") from None
-        try:
-            program = torch.export.export(module, arguments.positional, dict(arguments.keywords), strict=False)
-            return program.run_decompositions({})
-        except Exception as error:
-            raise SourceError(
-                f"torch.export cannot trace {type(module).__name__} (control flow that depends on the data cannot be "
-                f"imported): {first_line(error)}"
-            ) from None
+    raise SourceError(
+        f"torch.export cannot trace {type(module).__name__} (control flow that depends on the data cannot be "
+        f"imported): {reason}"
+    )
 
 
 @contextlib.contextmanager
@@ -123,9 +132,9 @@ def quiet() -> Iterator[None]:
     """Leave out torch's warnings about its own exporter, and its fused attention, which hides the operations."""
     fast, muted = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -152,8 +161,9 @@ class Program:
     labels: tuple[str, ...]
 
     def run(self, given: Mapping[fx.Node, Tensor], wanted: set[fx.Node]) -> dict[fx.Node, Any]:
-        """Return the values of ``wanted`` operations where those in ``given`` are replaced."""
-        last = {source: node for node in self.graph.nodes for source in node.all_input_nodes}
+        """Return the values of ``wanted`` operations where those in ``given`` are replaced; nothing else is run."""
+        needed = behind(wanted, given)
+        last = {source: node for node in self.graph.nodes if node in needed for source in node.all_input_nodes}
         dying: dict[fx.Node, list[fx.Node]] = {}
         for source, node in last.items():
             dying.setdefault(node, []).append(source)
@@ -161,6 +171,8 @@ class Program:
         found: dict[fx.Node, Any] = {}
         with torch.no_grad():
             for node in self.graph.nodes:
+                if node not in needed:
+                    continue
                 if node in given:
                     values[node] = given[node]
                 elif node.op == "placeholder":
@@ -179,8 +191,21 @@ class Program:
 
     def logits_of(self, module: nn.Module, arguments: Arguments, end: fx.Node) -> Tensor:
         """Return what the module itself computes where the program computes ``end``."""
-        with torch.no_grad():
-            return pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))[self.outputs.index(end)]
+        with quiet(), torch.no_grad():
+            results = pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))
+        return results[self.outputs.index(end)]
+
+
+def behind(ends: Iterable[fx.Node], given: Container[fx.Node] = ()) -> set[fx.Node]:
+    """Return everything that some operations depend on, and themselves, back to those in ``given``."""
+    found: set[fx.Node] = set()
+    pending = list(ends)
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending += () if node in given else node.all_input_nodes
+    return found
 
 
 def resolved(node: fx.Node, values: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_any, tree_leaves
+from torch.utils._pytree import tree_leaves
 
 from fimtheory.errors import FimTheoryError, SourceError
 from fimtheory.instantiation import graph_parameters
 from fimtheory.layers import Input
 from fimtheory.sources.attention import fused_attention
 from fimtheory.sources.builder import GraphBuilder
-from fimtheory.sources.comparison import compare_nodes
+from fimtheory.sources.comparison import Trial, compare_nodes
 from fimtheory.sources.hierarchy import blocks_of
 from fimtheory.sources.imported import ImportedGraph
 from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations import arguments_of, reader_of
 from fimtheory.sources.patterns import patterns_of
-from fimtheory.sources.program import Program, call, resolved
+from fimtheory.sources.program import Program, behind, call, resolved
 
 __all__ = ["input_of", "output_of", "read"]
 
@@ -29,8 +29,8 @@ aten: Any = torch.ops.aten
 
 
 @torch.no_grad()
-def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> ImportedGraph:
-    """Return the graph of a program from one operation to another, compared with it node by node.
+def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> tuple[ImportedGraph, Trial]:
+    """Return the graph of a program from one operation to another, and the trial that compared their nodes.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> ImportedG
         Operations cannot be read (all of them are listed), the output does not depend on the input or is not a vector
         of logits, or a node's values differ from the program's.
     """
-    needed = _behind(end)
+    needed = behind([end])
     values: dict[fx.Node, Any] = {}
     builder = GraphBuilder({id(program.tensors[place]): key for place, key in program.keys.items()})
     missing: list[tuple[fx.Node, str]] = []
@@ -53,8 +53,9 @@ def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> ImportedG
             values[node] = program.tensors[node.name]
         elif node in patterns:
             builder.at(node)
-            source, add = patterns[node]
-            values[node] = add(builder, values[source]) if isinstance(values[source], Traced) else _Unread()
+            sources, add = patterns[node]
+            given = [values[source] for source in sources]
+            values[node] = _added(node, missing, given, lambda add=add, given=given: add(builder, *given))
         elif node.op == "call_function":
             builder.at(node)
             values[node] = _value(builder, node, values, missing)
@@ -66,35 +67,33 @@ def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> ImportedG
     return _finished(builder, result, name, program, start)
 
 
-def _behind(end: fx.Node) -> set[fx.Node]:
-    """Everything that an operation depends on, and itself."""
-    found: set[fx.Node] = set()
-    pending = [end]
-    while pending:
-        node = pending.pop()
-        if node not in found:
-            found.add(node)
-            pending += node.all_input_nodes
-    return found
-
-
 class _Unread:
     """Stands for the value of an operation that could not be read; what depends on it is not reported again."""
 
 
 def _value(builder: GraphBuilder, node: fx.Node, values: Mapping[fx.Node, Any], missing: list[Any]) -> Any:
     args, kwargs = resolved(node, values)
-    if tree_any(lambda leaf: isinstance(leaf, _Unread), (args, kwargs)):
-        return _Unread()
-    if not any(isinstance(leaf, Traced) for leaf in tree_leaves((args, kwargs))):
+    leaves = tree_leaves((args, kwargs))
+    if not any(isinstance(leaf, Traced | _Unread) for leaf in leaves):
         return call(node, args, kwargs)
-    if node.target is operator.getitem:
+    if node.target is operator.getitem and not isinstance(args[0], _Unread):
         return args[0][args[1]] if args[1] < len(args[0]) else _Unread()
     reader = reader_of(node.target)
-    try:
+
+    def add() -> Any:
         if reader is None:
             raise UnsupportedError("no layer for this operation")
         return reader(builder, arguments_of(node.target, args, kwargs))  # type: ignore[arg-type]
+
+    return _added(node, missing, leaves, add)
+
+
+def _added(node: fx.Node, missing: list[Any], given: list[Any], add: Callable[[], Any]) -> Any:
+    """Return what ``add`` returns; where it cannot, list the operation as missing."""
+    if any(isinstance(each, _Unread) for each in given):
+        return _Unread()
+    try:
+        return add()
     except UnsupportedError as reason:
         missing.append((node, str(reason)))
     except FimTheoryError as error:
@@ -176,7 +175,9 @@ def output_of(program: Program, given: str | None) -> fx.Node:
     return known[given]
 
 
-def _finished(builder: GraphBuilder, result: Traced, name: str, program: Program, start: fx.Node) -> ImportedGraph:
+def _finished(
+    builder: GraphBuilder, result: Traced, name: str, program: Program, start: fx.Node
+) -> tuple[ImportedGraph, Trial]:
     if result.layout.batch != 0 or result.layout.merged != 1 or len(result.sample) != 1:
         raise SourceError(
             f"{name}: the output has shape {result.shape}; expected logits (batch, classes) for one prediction an input"
@@ -190,5 +191,4 @@ def _finished(builder: GraphBuilder, result: Traced, name: str, program: Program
     weights = {key: builder.weights[key] for key in graph_parameters(graph)}
     origins = {node: builder.origins[node] for node in graph.order[1:]}
     made = ImportedGraph(graph.nodes, name, weights)
-    compare_nodes(made, program, start, origins)
-    return made
+    return made, compare_nodes(made, program, start, origins)

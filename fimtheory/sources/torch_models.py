@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fimtheory.errors import SourceError
-from fimtheory.sources.comparison import compare_logits
+from fimtheory.sources.comparison import compare_logits, trial_of
 from fimtheory.sources.imported import ImportedGraph
 from fimtheory.sources.program import Arguments, exported, in_precision, program_of
 from fimtheory.sources.reading import input_of, output_of, read
@@ -68,16 +68,18 @@ def from_torch(
     wide = in_precision(module, torch.float64)
     program = program_of(exported(wide, arguments.double()), arguments.double().leaves())
     start, end = input_of(program, input), output_of(program, output)
-    graph = read(program, name or type(module).__name__, start, end)
+    graph, trial = read(program, name or type(module).__name__, start, end)
     own = module.state_dict()
     weights = {key: own[key] if _same(own.get(key), value) else value for key, value in graph.weights.items()}
     made = graph.weighing({key: value.detach().clone() for key, value in weights.items()})
-    single = in_precision(module, torch.float32)
-    expected = {
-        torch.float64: program.logits_of(wide, arguments.double(), end),
-        torch.float32: program.logits_of(single, arguments, end),
-    }
-    return made.compared(compare_logits(made, program.run({}, {start})[start], expected))
+    both = arguments.double(), arguments
+    if start.name in program.inputs:
+        both = tuple(each.replacing(program.inputs.index(start.name), trial.input) for each in both)
+    else:  # the input is an embedding, and its tokens are tried as they are
+        trial = trial_of(made, program.run({}, {start})[start])
+    modules = wide, in_precision(module, torch.float32)
+    logits = [program.logits_of(each, given, end) for each, given in zip(modules, both, strict=True)]
+    return made.compared(compare_logits(made, trial, *logits))
 
 
 def _same(own: Tensor | None, read: Tensor) -> bool:

@@ -113,6 +113,8 @@ def clamp_max(g: GraphBuilder, call: Call) -> Traced:
 def _clamped(g: GraphBuilder, value: Traced, low: float | None, high: float | None) -> Traced:
     if low == 0 and high is None:
         return g.add(layers.ReLU(), value)
+    if low is not None and high is not None:
+        return g.add(layers.Hardtanh(float(low), float(high)), value)
     ends = (None if low is None else float(low)), (None if high is None else float(high))
     return g.add(layers.Clamp(*ends), value)
 

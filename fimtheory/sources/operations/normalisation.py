@@ -26,6 +26,14 @@ def _or(value: Tensor | None, number: float, like: Tensor | Sequence[int]) -> Te
     return torch.full(tuple(shape), number, dtype=torch.float64)
 
 
+_BATCH_NORMS: dict[int, Any] = {
+    0: layers.BatchNorm1d,
+    1: layers.BatchNorm1d,
+    2: layers.BatchNorm2d,
+    3: layers.BatchNorm3d,
+}
+
+
 @reads(aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
 def batch_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
     """Batch norm with its running statistics."""
@@ -34,11 +42,11 @@ def batch_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
         raise UnsupportedError("batch norm that uses the statistics of the batch; call module.eval() first")
     value = call.input
     rank = len(value.shape) - 2
-    if rank != 2:
-        raise UnsupportedError(f"no layer for batch norm over {rank} dimensions")
+    if rank not in _BATCH_NORMS:
+        raise UnsupportedError(f"batch norm over {rank} dimensions")
     mean = call.running_mean
     made = g.add(
-        layers.BatchNorm2d(mean.shape[0], float(call.eps)),
+        _BATCH_NORMS[rank](mean.shape[0], float(call.eps)),
         value,
         layout=value.layout,
         weight=_or(call.weight, 1.0, mean),
@@ -57,12 +65,43 @@ def layer_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
     value = call.input
     if value.layout.batch >= len(value.shape) - len(shape):
         raise UnsupportedError("layer norm over the batch")
+    layer: Any = layers.LayerNorm(shape[0], float(call.eps))
     if len(shape) > 1:
-        raise UnsupportedError("no layer for layer norm over several dimensions")
-    layer = layers.LayerNorm(shape[0], float(call.eps))
+        layer = layers.LayerNormOver(tuple(shape), float(call.eps))
     weight, bias = _or(call.weight, 1.0, shape), _or(call.bias, 0.0, shape)
     made = g.add(layer, value, layout=value.layout, weight=weight, bias=bias)
     return made if hasattr(call, "cudnn_enable") else [made]
+
+
+@reads(aten.group_norm.default, aten.native_group_norm.default)
+def group_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
+    """Group norm."""
+    value, native = call.input, not hasattr(call, "num_groups")
+    channels, groups = value.shape[1], int(call.group if native else call.num_groups)
+    layer = layers.GroupNorm(groups, channels, float(call.eps), affine=True)
+    weight, bias = _or(call.weight, 1.0, (channels,)), _or(call.bias, 0.0, (channels,))
+    made = g.add(layer, value, layout=value.layout, weight=weight, bias=bias)
+    return [made] if native else made
+
+
+@reads(aten.instance_norm.default)
+def instance_norm(g: GraphBuilder, call: Call) -> Traced:
+    """Instance norm: group norm with one channel a group."""
+    if not call.use_input_stats:
+        raise UnsupportedError("instance norm with running statistics")
+    channels = call.input.shape[1]
+    layer = layers.GroupNorm(channels, channels, float(call.eps), affine=True)
+    weight, bias = _or(call.weight, 1.0, (channels,)), _or(call.bias, 0.0, (channels,))
+    return g.add(layer, call.input, weight=weight, bias=bias)
+
+
+@reads(aten.rms_norm.default)
+def rms_norm(g: GraphBuilder, call: Call) -> Traced:
+    """Root-mean-square norm over the last dimension."""
+    if len(call.normalized_shape) != 1 or call.eps is None:
+        raise UnsupportedError("RMS norm over several dimensions, or without an epsilon of its own")
+    (size,) = call.normalized_shape
+    return g.add(layers.RMSNorm(size, float(call.eps)), call.input, weight=_or(call.weight, 1.0, (size,)))
 
 
 @reads(aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
