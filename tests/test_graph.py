@@ -168,25 +168,33 @@ def test_a_layer_without_a_gain_is_named_by_its_node(own_rules):
         ft.derive(graph)
 
 
-def test_a_layer_of_two_inputs_needs_more_than_a_rule(own_rules):
+def test_a_layer_of_two_inputs_bounds_its_gain_by_those_of_its_inputs(own_rules):
     @ft.layer
-    class Product(layers.Layer):
-        """u v."""
+    class Difference(layers.Layer):
+        """u - v."""
 
         arity = 2
 
-    @ft.rule(Product, quantity=ft.Quantity.SHAPE, reference=ft.Reference("fimtheory"))
+    @ft.rule(Difference, quantity=ft.Quantity.SHAPE, reference=ft.Reference("fimtheory"))
     def shape(site):
         return site.inputs[0]
 
-    @ft.rule(Product, quantity=ft.Quantity.GAIN, reference=ft.Reference("fimtheory"))
-    def gain(site):
-        return ft.Claim(ft.Relation.LE, sympy.Integer(1), ft.Reference("fimtheory"))
-
     inner = node("inner", layers.Linear(4, 4), "x")
-    graph = ft.LayerGraph([X, inner, node("gate", Product(), "x", "inner"), node("head", layers.Linear(4, 3), "gate")])
-    with pytest.raises(MissingRuleError, match="node gate: no rule joins"):
+    minus = node("minus", Difference(), "x", "inner")
+    graph = ft.LayerGraph([X, inner, minus, node("head", layers.Linear(4, 3), "minus")])
+    with pytest.raises(MissingRuleError, match="node minus: no rule for the gain"):
         ft.derive(graph)
+
+    @ft.rule(Difference, quantity=ft.Quantity.GAIN, reference=ft.Reference("fimtheory"))
+    def gain(site):
+        return ft.Claim(ft.Relation.LE, sympy.Add(*site.gains), ft.Reference("fimtheory"))
+
+    derivation = ft.derive(graph)
+    ft.check(derivation)
+    assert derivation.expected_bound is None
+    assert derivation.without_variance == ("Difference",)
+    inner_norm, diameter = sympy.symbols("a_inner D_W", nonnegative=True)
+    assert derivation.bound == diameter**2 * (1 + inner_norm) ** 2 / 4
 
 
 # ---- order, regions, fragments ----------------------------------------------------------------------------------

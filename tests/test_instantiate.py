@@ -129,6 +129,18 @@ TORCH += [
     (layers.Softmax(0.25), Function(lambda x: (4 * x).softmax(-1)), TOKENS),
     (layers.Permute((1, 2, 0)), Function(lambda x: x.permute(0, 2, 3, 1)), IMAGE),
     (layers.SelectToken(2), Function(lambda x: x[:, 2]), TOKENS),
+    (layers.QuickGELU(), Function(lambda x: x * (1.702 * x).sigmoid()), IMAGE),
+    (layers.LogSigmoid(), nn.LogSigmoid(), IMAGE),
+    (layers.Clamp(-0.5), Function(lambda x: x.clamp(min=-0.5)), IMAGE),
+    (layers.Clamp(maximum=0.5), Function(lambda x: x.clamp(max=0.5)), IMAGE),
+    (layers.Threshold(0.5, 0.5), nn.Threshold(0.5, 0.5), IMAGE),
+    (layers.Abs(), Function(torch.abs), IMAGE),
+    (layers.Sin(), Function(torch.sin), IMAGE),
+    (layers.Cos(), Function(torch.cos), IMAGE),
+    (layers.Erf(), Function(torch.erf), IMAGE),
+    (layers.Atan(), Function(torch.atan), IMAGE),
+    (layers.SoftmaxOver(1), nn.Softmax(2), IMAGE),
+    (layers.LogSoftmax(0), nn.LogSoftmax(1), TOKENS),
 ]
 TORCH += WINDOWS
 
@@ -212,12 +224,18 @@ def test_products():
         torch.testing.assert_close(model(x), truth)
 
 
+ELSEWHERE = {
+    f"fimtheory.layers.{family}" for family in ("constants", "movement", "normalisation", "pooling", "reductions")
+}
+"""Families whose layers are compared with torch in files of their own, tests/test_rules_<family>.py."""
+
+
 def test_every_layer_type_is_compared():
     compared = {type(layer) for layer, _, _ in TORCH}
     compared |= {type(n.layer) for graph in (*joins(), *products()) for n in graph.nodes}
     kinds = [getattr(layers, name) for name in layers.__all__]
     kinds = {k for k in kinds if isinstance(k, type) and issubclass(k, layers.Layer) and k is not layers.Layer}
-    assert kinds == compared
+    assert {kind for kind in kinds if kind.__module__ not in ELSEWHERE} <= compared
     for quantity in (Quantity.PARAMETERS, Quantity.FORWARD):
         without = {k for k in kinds if find_rule((k,), quantity) is None}
         assert without <= {layers.Input}, quantity
