@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fimtheory.ranges import ranged
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
+    from fimtheory.sources import from_onnx, from_torch
     from fimtheory.verification import verify
 
 __version__ = "0.1.0"
@@ -39,6 +40,8 @@ _NEEDS_TORCH = {
     "estimate": "fimtheory.estimators",
     "evaluate": "fimtheory.evaluation",
     "evaluates": "fimtheory.measures",
+    "from_onnx": "fimtheory.sources",
+    "from_torch": "fimtheory.sources",
     "instantiate": "fimtheory.instantiation",
     "ranged": "fimtheory.ranges",
     "report": "fimtheory.reporting",
@@ -52,8 +55,8 @@ __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
     "Relation", "Repeat", "Site", "Status", "baseline", "check", "claims", "derive", "errors", "estimate", "evaluate",
     "evaluates",
-    "families", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph", "measure", "ranged",
-    "report", "rule", "rules", "save_graph", "verify", "worst_case",
+    "families", "from_onnx", "from_torch", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph",
+    "measure", "ranged", "report", "rule", "rules", "save_graph", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

@@ -96,7 +96,8 @@ class GraphBuilder:
         renamed: dict[str, str] = {}
         for each in found:
             origin = self.origins[each.output]
-            name = self._free(self.origins[each.core].path or "attention")
+            owner = each.output.rpartition(".")[0]
+            name = self._free(self.origins[each.core].path or owner or "attention")
             renamed[each.output] = name
             self.origins[name] = Origin(origin.operation, origin.layout, self.origins[each.core].path)
             self._nodes = _inserted(self._nodes, each.output, Node(name, each.layer, (each.source,)))
