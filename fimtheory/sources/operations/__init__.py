@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fimtheory.sources.operations import elementwise, movement, normalisation, products, weights
+from fimtheory.sources.operations import elementwise, movement, normalisation, products, resampling, weights
 from fimtheory.sources.operations.registry import arguments_of, reader_of
 
-__all__ = ["arguments_of", "elementwise", "movement", "normalisation", "products", "reader_of", "weights"]
+__all__ = ["arguments_of", "elementwise", "movement", "normalisation", "products", "reader_of", "resampling", "weights"]

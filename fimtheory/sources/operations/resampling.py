@@ -1,0 +1,123 @@
+"""Padding and resizing, written with selections, constants and linear maps along one dimension at a time."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Call
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from fimtheory import layers
+from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.layout import Traced, UnsupportedError
+from fimtheory.sources.operations.movement import joined, sliced
+from fimtheory.sources.operations.registry import reads
+
+aten: Any = torch.ops.aten
+
+
+@reads(aten.pad.default, aten.constant_pad_nd.default)
+def pad(g: GraphBuilder, call: Call) -> Traced:
+    """Padding of the last dimensions: by a constant, or by entries of the value itself."""
+    mode, fill = getattr(call, "mode", "constant"), float(call.value or 0)
+    value: Traced = call.input
+    for k in range(len(call.pad) // 2):
+        at = len(value.shape) - 1 - k
+        before, after = int(call.pad[2 * k]), int(call.pad[2 * k + 1])
+        value = _padded(g, value, at, before, after, mode, fill)
+    return value
+
+
+def _padded(g: GraphBuilder, value: Traced, at: int, before: int, after: int, mode: str, fill: float) -> Traced:
+    size = value.shape[at]
+    if before < 0 or after < 0:
+        value = sliced(g, value, at, max(-before, 0), size - max(-after, 0))
+        before, after, size = max(before, 0), max(after, 0), value.shape[at]
+    if not before and not after:
+        return value
+    if mode != "constant":
+        line = torch.arange(size, dtype=torch.float64).reshape(1, 1, size)
+        return _selected(g, value, at, F.pad(line, (before, after), mode=mode).flatten())
+
+    def constant(width: int) -> list[Tensor]:
+        shape = (*value.shape[:at], width, *value.shape[at + 1 :])
+        return [torch.full(shape, fill, dtype=torch.float64)] if width else []
+
+    return joined(g, [*constant(before), value, *constant(after)], at)
+
+
+def _selected(g: GraphBuilder, value: Traced, at: int, places: Tensor) -> Traced:
+    layer = layers.IndexSelect(value.layout.dim(at), tuple(int(p) for p in places.tolist()))
+    shape = (*value.shape[:at], len(places), *value.shape[at + 1 :])
+    return g.add(layer, value, layout=value.layout.resized(shape))
+
+
+@reads(
+    aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_nearest1d.default,
+    aten.upsample_nearest1d.vec,
+)  # fmt: skip
+def upsample_nearest(g: GraphBuilder, call: Call) -> Traced:
+    """Every output entry is the nearest input entry."""
+    value: Traced = call.input
+    for at in range(2, len(value.shape)):
+        size, wanted = value.shape[at], g.shape[at]
+        if size != wanted:
+            line = torch.arange(size, dtype=torch.float64).reshape(1, 1, size)
+            value = _selected(g, value, at, F.interpolate(line, size=wanted, mode="nearest").flatten())
+    return value
+
+
+@reads(aten.upsample_bilinear2d.default, aten.upsample_bilinear2d.vec)
+def upsample_bilinear(g: GraphBuilder, call: Call) -> Traced:
+    """Bilinear interpolation: a linear map of the rows and one of the columns."""
+    return _interpolated(g, call, "bilinear")
+
+
+@reads(aten.upsample_bicubic2d.default, aten.upsample_bicubic2d.vec)
+def upsample_bicubic(g: GraphBuilder, call: Call) -> Traced:
+    """Bicubic interpolation: a linear map of the rows and one of the columns."""
+    return _interpolated(g, call, "bicubic")
+
+
+def _interpolated(g: GraphBuilder, call: Call, mode: str) -> Traced:
+    if getattr(call, "scales_h", None) is not None or getattr(call, "scales_w", None) is not None:
+        raise UnsupportedError("interpolation by a scale that the sizes do not give; interpolate to a size instead")
+    value: Traced = call.input
+    corners = bool(call.align_corners)
+    rows, columns = value.shape[2:]
+    tall, wide = g.shape[2:]
+    if rows != tall:
+        matrix = _line(rows, tall, mode, corners)
+        layer = layers.MatmulConstant((tall, rows), before=True)
+        value = g.add(layer, value, layout=value.layout.resized((*value.shape[:2], tall, columns)), value=matrix)
+    if columns != wide:
+        matrix = _line(columns, wide, mode, corners).T.contiguous()
+        layer = layers.MatmulConstant((columns, wide))
+        value = g.add(layer, value, layout=value.layout.resized((*value.shape[:2], tall, wide)), value=matrix)
+    return value
+
+
+def _line(size: int, wanted: int, mode: str, corners: bool) -> Tensor:
+    """Return the matrix (wanted, size) of interpolation along one dimension."""
+    identity = torch.eye(size, dtype=torch.float64)[:, None, :, None]
+    return F.interpolate(identity, size=(wanted, 1), mode=mode, align_corners=corners)[:, 0, :, 0].T.contiguous()
+
+
+@reads(aten.pixel_shuffle.default)
+def pixel_shuffle(g: GraphBuilder, call: Call) -> Traced:
+    """Channels become pixels of a larger image."""
+    batch, channels, height, width = call.input.shape
+    by = int(call.upscale_factor)
+    split = g.viewed(call.input, (batch, channels // by**2, by, by, height, width))
+    return g.viewed(g.permuted(split, [0, 1, 4, 2, 5, 3]), g.shape)
+
+
+@reads(aten.pixel_unshuffle.default)
+def pixel_unshuffle(g: GraphBuilder, call: Call) -> Traced:
+    """Pixels become channels of a smaller image."""
+    batch, channels, height, width = call.input.shape
+    by = int(call.downscale_factor)
+    split = g.viewed(call.input, (batch, channels, height // by, by, width // by, by))
+    return g.viewed(g.permuted(split, [0, 1, 3, 5, 2, 4]), g.shape)
