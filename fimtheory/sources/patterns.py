@@ -30,9 +30,9 @@ Pattern = tuple[tuple[fx.Node, ...], Callable[..., Traced]]
 _FORMULAS = {
     aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.mul.Scalar,
     aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.neg.default, aten.abs.default, aten.exp.default,
-    aten.tanh.default, aten.erf.default, aten.sigmoid.default, aten.relu.default, aten.hardtanh.default,
-    aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.softplus.default, aten.log1p.default,
-    aten.hardsigmoid.default, aten.hardswish.default,
+    aten.tanh.default, aten.erf.default, aten.sigmoid.default, aten.relu.default, aten.relu6.default,
+    aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.softplus.default,
+    aten.log1p.default, aten.hardsigmoid.default, aten.hardswish.default,
 }  # fmt: skip
 _ACTIVATIONS = (
     layers.GELU(), layers.GELUTanh(), layers.SiLU(), layers.QuickGELU(), layers.Mish(), layers.Hardswish(),

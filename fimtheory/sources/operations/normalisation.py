@@ -136,6 +136,13 @@ def amax(g: GraphBuilder, call: Call) -> Traced:
     return _reduced(g, call, layers.Amax)
 
 
+@reads(aten.max.dim)
+def max_along(g: GraphBuilder, call: Call) -> list[Traced]:
+    """Largest entry along a dimension; its position has no derivative and is not read."""
+    call.dim = [call.dim]
+    return [_reduced(g, call, layers.Amax)]
+
+
 def _reduced(g: GraphBuilder, call: Call, kind: Any) -> Traced:
     value, keep = call.input, bool(getattr(call, "keepdim", False))
     given = getattr(call, "dim", None)

@@ -26,11 +26,14 @@ def pad(g: GraphBuilder, call: Call) -> Traced:
     for k in range(len(call.pad) // 2):
         at = len(value.shape) - 1 - k
         before, after = int(call.pad[2 * k]), int(call.pad[2 * k + 1])
-        value = _padded(g, value, at, before, after, mode, fill)
+        value = padded(g, value, at, before, after, mode, fill)
     return value
 
 
-def _padded(g: GraphBuilder, value: Traced, at: int, before: int, after: int, mode: str, fill: float) -> Traced:
+def padded(
+    g: GraphBuilder, value: Traced, at: int, before: int, after: int, mode: str = "constant", fill: float = 0.0
+) -> Traced:
+    """Return a value with entries put before and after dimension ``at`` (negative: taken away)."""
     size = value.shape[at]
     if before < 0 or after < 0:
         value = sliced(g, value, at, max(-before, 0), size - max(-after, 0))

@@ -14,6 +14,7 @@ from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations.movement import expanded
 from fimtheory.sources.operations.registry import reads
+from fimtheory.sources.operations.resampling import padded
 
 aten: Any = torch.ops.aten
 
@@ -74,6 +75,20 @@ def convolution(g: GraphBuilder, call: Call) -> Traced:
     if transposed:
         return _convolution(g, call, transposed, list(call.output_padding))
     return _convolution(g, call, transposed, None)
+
+
+@reads(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
+def same_convolution(g: GraphBuilder, call: Call) -> Traced:
+    """A convolution with padding "valid" (none) or "same" (one entry more after than before, where it is odd)."""
+    _constant(call.weight, "kernel")
+    rank = call.weight.dim() - 2
+    dilation = tuple(call.dilation) if len(call.dilation) == rank else tuple(call.dilation) * rank
+    room = [d * (k - 1) if call.padding == "same" else 0 for d, k in zip(dilation, call.weight.shape[2:], strict=True)]
+    for at, total in enumerate(room, start=2):
+        if total % 2:
+            call.input = padded(g, call.input, at, 0, 1)
+    call.padding = [total // 2 for total in room]
+    return _convolution(g, call, False, None)
 
 
 @reads(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
