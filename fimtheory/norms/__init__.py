@@ -9,7 +9,7 @@ some order, and a LAPACK whose Cholesky factorisation is the usual one, by subst
 """
 
 from fimtheory.norms.certified import CertifiedNorm, stacked
-from fimtheory.norms.convolutions import convolution
+from fimtheory.norms.convolutions import convolution, transposed_convolution
 from fimtheory.norms.matrices import dense, vector
 from fimtheory.norms.row_norms import infinity_norm, two_to_infinity_norm
 from fimtheory.norms.rows import row_diameter
@@ -28,6 +28,7 @@ __all__ = [
     "infinity_norm",
     "row_diameter",
     "stacked",
+    "transposed_convolution",
     "two_to_infinity_norm",
     "vector",
 ]

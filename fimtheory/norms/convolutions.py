@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -13,13 +14,14 @@ from fimtheory.norms.matrices import StoredNorm, batch_norm_bound
 from fimtheory.norms.rounding import up
 from fimtheory.norms.scaling import RowScale, exact_float64, scale_rows
 from fimtheory.norms.spectrum import SpectralLevel
-from fimtheory.norms.stride_one import Geometry, Pair, StrideOne
+from fimtheory.norms.stride_one import Geometry, Sizes, StrideOne
 from fimtheory.norms.symbol import GramSymbol
 from fimtheory.norms.toeplitz import toeplitz
 
-__all__ = ["convolution"]
+__all__ = ["convolution", "transposed_convolution"]
 
 _WORK = 10**11  # multiply-adds spent on one symbol; about 15 s on two cores
+_LAG = 1000  # multiply-adds that take as long as the cosine and the sine of one lag at one frequency
 _POINTS_PER_DEGREE = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16)
 _MATRIX_SIDE = 2048  # operators whose smaller side is at most this are also bounded through their matrix,
 _MATRIX_ENTRIES = 2**25  # if that takes at most 256 MiB
@@ -27,15 +29,16 @@ _MATRIX_ENTRIES = 2**25  # if that takes at most 256 MiB
 
 def convolution(
     kernel: Tensor,
-    input_size: Pair,
+    input_size: Sizes,
     *,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
+    stride: Sizes | None = None,
+    padding: Sizes | None = None,
+    dilation: Sizes | None = None,
     groups: int = 1,
     row_scale: RowScale | None = None,
+    column_scale: RowScale | None = None,
 ) -> CertifiedNorm:
-    """Norm of a zero-padded two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``.
+    """Norm of a zero-padded cross-correlation in any number of dimensions, as in ``torch.nn.functional.conv2d``.
 
     Status: certified.  The operator is first reduced to stride-one convolutions (`stride_one`); these are submatrices
     of circular convolutions on a torus, whose norm is the largest norm of the symbol over the torus frequencies.  The
@@ -51,16 +54,18 @@ def convolution(
     Parameters
     ----------
     kernel
-        Shape (c_out, c_in / groups, kh, kw), any floating dtype; converted exactly to float64.
+        Shape (c_out, c_in / groups, *taps), any floating dtype; converted exactly to float64.
     input_size
-        Height and width of the image.
+        Size of the image in each dimension.
     stride, padding, dilation
-        Per dimension; padding is by zeros, the same on both sides.
+        Per dimension, by default 1, 0 and 1; padding is by zeros, the same on both sides.
     groups
         Number of groups of channels.
     row_scale
         ``(scale, relative_error)`` as returned by `folded_scale`: a factor for each output channel, such as a batch
         norm that follows.
+    column_scale
+        The same for each input channel, in place of a row scale.
 
     Raises
     ------
@@ -79,39 +84,96 @@ def convolution(
     >>> 8.65 < norm.upper < 9.0, norm.method
     (True, 'dense toeplitz')
     """
-    if kernel.dim() != 4:
-        raise ShapeError(f"a kernel has shape (c_out, c_in / groups, kh, kw), got {tuple(kernel.shape)}")
-    c_out, c_in, k1, k2 = kernel.shape
-    geometry = Geometry((c_out, c_in, k1, k2), input_size, stride, padding, dilation, groups)
-    scaled = scale_rows(_live(kernel, geometry).reshape(c_out, -1), row_scale, "the kernel")
+    count = kernel.dim() - 2
+    if count < 1:
+        raise ShapeError(f"a kernel has shape (c_out, c_in / groups, *taps), got {tuple(kernel.shape)}")
+    if row_scale is not None and column_scale is not None:
+        raise ShapeError("a convolution takes a row scale or a column scale, not both")
+    one, none = (1,) * count, (0,) * count
+    geometry = Geometry(tuple(kernel.shape), input_size, stride or one, padding or none, dilation or one, groups)
+    live = _live(kernel, geometry)
+    rows = live if column_scale is None else _by_inputs(live, groups)
+    scaled = scale_rows(rows.flatten(1), row_scale or column_scale, "the kernel")
     if scaled.values is None:
         return zero_norm()
-    values = scaled.values.reshape(c_out, c_in, k1, k2)
+    values = scaled.values.reshape(rows.shape)
+    values = values if column_scale is None else _by_inputs(values, groups)
     reduced = StrideOne.of(values, geometry)
-    windows_overlap = reduced.kernel.shape[3:] != (1, 1)
+    windows_overlap = max(reduced.kernel.shape[3:]) > 1
     bounds = [_symbol_bound(reduced) if windows_overlap else _reshaped_bound(reduced)]
-    rows, columns = (c_out // groups) * math.prod(geometry.output_size), c_in * math.prod(input_size)
-    small = min(rows, columns) <= _MATRIX_SIDE and groups * rows * columns <= _MATRIX_ENTRIES
-    if small and (windows_overlap or padding != (0, 0)):
+    outputs, inputs = (
+        (kernel.shape[0] // groups) * math.prod(geometry.output_size),
+        kernel.shape[1] * math.prod(input_size),
+    )
+    small = min(outputs, inputs) <= _MATRIX_SIDE and groups * outputs * inputs <= _MATRIX_ENTRIES
+    if small and (windows_overlap or any(geometry.padding)):
         matrix = batch_norm_bound(toeplitz(values, geometry))
         bounds.append(StoredNorm(matrix.value, matrix.magnitude, "dense toeplitz"))
     best = min(bounds, key=lambda bound: bound.value)
     return unscaled(scaled.outward(best.value, best.magnitude), scaled.exponent, best.method)
 
 
+def transposed_convolution(
+    kernel: Tensor,
+    input_size: Sizes,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int = 1,
+    row_scale: RowScale | None = None,
+) -> CertifiedNorm:
+    """Norm of a transposed convolution, as in ``torch.nn.functional.conv_transpose2d``.
+
+    Status: certified.  It is the adjoint of the convolution with the same kernel (c_in, c_out / groups, *taps) on its
+    own output, or of some rows of it where the output padding holds another window; factors of its outputs are factors
+    of that convolution's inputs.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError
+        See ``convolution``.
+
+    >>> norm = transposed_convolution(
+    ...     torch.ones(1, 1, 2), (5,), stride=(2,), padding=(0,), output_padding=(0,), dilation=(1,)
+    ... )
+    >>> 2**0.5 <= norm.upper < 2**0.5 * (1 + 1e-7)
+    True
+    """
+    each = zip(input_size, kernel.shape[2:], stride, padding, output_padding, dilation, strict=True)
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, k, s, p, o, d in each)
+    return convolution(
+        kernel, size, stride=stride, padding=padding, dilation=dilation, groups=groups, column_scale=row_scale
+    )
+
+
+def _by_inputs(kernel: Tensor, groups: int) -> Tensor:
+    """Exchange outputs and inputs of the kernels of all groups.
+
+    >>> _by_inputs(torch.arange(8.0).reshape(4, 2, 1), 2).flatten(1).tolist()
+    [[0.0, 2.0], [1.0, 3.0], [4.0, 6.0], [5.0, 7.0]]
+    """
+    outputs, inputs, *taps = kernel.shape
+    return (
+        kernel.reshape(groups, outputs // groups, inputs, *taps)
+        .transpose(1, 2)
+        .reshape(groups * inputs, outputs // groups, *taps)
+    )
+
+
 def _live(kernel: Tensor, geometry: Geometry) -> Tensor:
     """Kernel in float64 with zeros in place of the taps that only ever multiply padding."""
     exact = exact_float64(kernel, "the kernel")
     kept = torch.zeros_like(exact)
-    for a in geometry.live_taps(0):
-        for b in geometry.live_taps(1):
-            kept[:, :, a, b] = exact[:, :, a, b]
+    for tap in itertools.product(*(geometry.live_taps(i) for i in range(kernel.dim() - 2))):
+        kept[:, :, *tap] = exact[:, :, *tap]
     return kept
 
 
 def _reshaped_bound(reduced: StrideOne) -> StoredNorm:
     """Windows share no input: each is an independent copy of the kernel as a matrix."""
-    bound = batch_norm_bound(reduced.kernel[..., 0, 0])
+    bound = batch_norm_bound(reduced.kernel.flatten(3)[..., 0])
     return StoredNorm(bound.value, bound.magnitude, "reshaped kernel")
 
 
@@ -125,14 +187,14 @@ def _symbol_bound(reduced: StrideOne) -> StoredNorm:
     for grams in symbol.chunks(sides):
         level.cover(grams)
     value = up(math.sqrt(up(level.upper(symbol.order) + symbol.gram_error)))
-    name = f"{sides[0]}x{sides[1]}"
+    name = "x".join(str(side) for side in sides)
     certificate = "" if level.certificate == "cholesky" else f" by {level.certificate}"
     if sides == reduced.torus:
         return StoredNorm(value, symbol.magnitude, f"torus {name}{certificate}")
     return StoredNorm(up(value * factor), symbol.magnitude, f"grid {name} x {factor:.4f}{certificate}")
 
 
-def _frequencies(reduced: StrideOne, order: int) -> tuple[Pair, float]:
+def _frequencies(reduced: StrideOne, order: int) -> tuple[Sizes, float]:
     """Grid sides that bound the operator within the work limit, and the factor by which to multiply its maximum.
 
     The torus where it is affordable.  Otherwise N points per dimension with the factor sec(pi d / N), d = (k - 1)/2.
@@ -144,11 +206,11 @@ def _frequencies(reduced: StrideOne, order: int) -> tuple[Pair, float]:
     """
     groups, _, _, *taps = reduced.kernel.shape
     torus = reduced.torus
-    sides = torus
+    sides, lags = torus, math.prod(2 * k - 1 for k in taps)
     for points in _POINTS_PER_DEGREE:
-        if groups * (sides[0] * sides[1] // 2 + 1) * order * order * (order + 100) <= _WORK:
+        if (math.prod(sides) // 2 + 1) * (groups * order * order * (order + 100) + _LAG * lags) <= _WORK:
             break
-        sides = min(torus[0], points * (taps[0] - 1) // 2 + 1), min(torus[1], points * (taps[1] - 1) // 2 + 1)
+        sides = tuple(min(side, points * (k - 1) // 2 + 1) for side, k in zip(torus, taps, strict=True))
     factor = 1.0
     for side, full, k in zip(sides, torus, taps, strict=True):
         if side < full:

@@ -1,6 +1,7 @@
 """Exact reduction of a strided, dilated, grouped, zero-padded convolution to stride-one convolutions.
 
-One dimension, output o = 0 .. n_out - 1, tap j = 0 .. k - 1, input position s o + d j - p (zero outside the image).
+Dimensions are reduced one by one.  In one of them, output o = 0 .. n_out - 1, tap j = 0 .. k - 1, input position
+s o + d j - p (zero outside the image).
 
 1. g = gcd(s, d): every position read is -p modulo g, so the operator lives on that sublattice and s, d may be divided
    by g.
@@ -29,49 +30,45 @@ from fimtheory.errors import ShapeError
 
 __all__ = ["Geometry", "StrideOne"]
 
-Pair = tuple[int, int]
+Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of a two-dimensional zero-padded cross-correlation, as in ``torch.nn.functional.conv2d``."""
+    """Sizes of a zero-padded cross-correlation of some dimensions, as in ``torch.nn.functional.conv2d``."""
 
-    kernel_shape: tuple[int, int, int, int]
-    input_size: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
+    kernel_shape: Sizes
+    input_size: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
     groups: int
 
     def __post_init__(self) -> None:
-        for name, pair, least in (
+        count = len(self.kernel_shape) - 2
+        for name, sizes, least in (
             ("input_size", self.input_size, 1),
             ("stride", self.stride, 1),
             ("padding", self.padding, 0),
             ("dilation", self.dilation, 1),
         ):
-            if len(pair) != 2 or min(pair) < least:
-                raise ShapeError(f"{name} must be two integers, each at least {least}, got {pair}")
+            if len(sizes) != count or min(sizes) < least:
+                raise ShapeError(f"{name} must be {count} integers, each at least {least}, got {sizes}")
         if min(self.kernel_shape) < 1:
             raise ShapeError(f"the kernel has shape {self.kernel_shape}: an empty operator has no norm")
         if self.groups < 1 or self.kernel_shape[0] % self.groups:
             raise ShapeError(f"{self.kernel_shape[0]} output channels cannot be split into {self.groups} groups")
         if min(self.output_size) < 1:
             raise ShapeError(
-                f"a {self.kernel_shape[2]}x{self.kernel_shape[3]} kernel with dilation {self.dilation} does not fit "
-                f"an input of size {self.input_size} with padding {self.padding}"
+                f"a kernel of size {self.kernel_shape[2:]} with dilation {self.dilation} does not fit an input of size "
+                f"{self.input_size} with padding {self.padding}"
             )
 
     @property
-    def output_size(self) -> Pair:
-        """Output height and width."""
-        height, width = (
-            (self.input_size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_shape[2 + i] - 1) - 1)
-            // self.stride[i]
-            + 1
-            for i in range(2)
-        )
-        return height, width
+    def output_size(self) -> Sizes:
+        """Number of outputs per dimension."""
+        each = zip(self.input_size, self.kernel_shape[2:], self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each)
 
     def placements(self, dimension: int, tap: int) -> tuple[Tensor, Tensor]:
         """Output indices whose window puts a tap inside the image, and the input indices on which it falls."""
@@ -96,23 +93,24 @@ class StrideOne:
     Attributes
     ----------
     kernel
-        Shape (groups, outputs, inputs, k1, k2), float64.
+        Shape (groups, outputs, inputs, *taps), float64.
     outputs
         Most output positions in one of the convolutions, per dimension.
     """
 
     kernel: Tensor
-    outputs: Pair
+    outputs: Sizes
 
     @classmethod
     def of(cls, kernel: Tensor, geometry: Geometry) -> StrideOne:
-        """Reduce a float64 kernel (c_out, c_in / groups, kh, kw) with some live tap in each dimension."""
-        live = [geometry.live_taps(i) for i in range(2)]
-        kernel = kernel[:, :, live[0][0] : live[0][-1] + 1, live[1][0] : live[1][-1] + 1]
+        """Reduce a float64 kernel (c_out, c_in / groups, *taps) with some live tap in each dimension."""
         taps: list[int] = []
         phases: list[int] = []
         outputs: list[int] = []
+        fill: list[int] = []
         for i, n_out in enumerate(geometry.output_size):
+            live = geometry.live_taps(i)
+            kernel = kernel.narrow(2 + i, live[0], live[-1] + 1 - live[0])
             common = math.gcd(geometry.stride[i], geometry.dilation[i])
             stride, dilation = geometry.stride[i] // common, geometry.dilation[i] // common
             size = kernel.shape[2 + i]
@@ -121,23 +119,25 @@ class StrideOne:
             taps.append(-(-size // phase))
             phases.append(phase)
             outputs.append(shared)
-        c_out, c_in, height, width = kernel.shape
-        # Zero taps fill the kernel up to whole phases.
-        fill = (0, taps[1] * phases[1] - width, 0, taps[0] * phases[0] - height)
-        split = torch.nn.functional.pad(kernel, fill).reshape(
-            geometry.groups, c_out // geometry.groups, c_in, taps[0], phases[0], taps[1], phases[1]
+            fill = [
+                0,
+                taps[-1] * phase - size,
+                *fill,
+            ]  # zero taps up to whole phases; torch begins at the last dimension
+        c_out, c_in = kernel.shape[:2]
+        both = [size for pair in zip(taps, phases, strict=True) for size in pair]
+        split = torch.nn.functional.pad(kernel, fill).reshape(geometry.groups, c_out // geometry.groups, c_in, *both)
+        dimensions = range(len(taps))
+        merged = split.permute(0, 1, 2, *(4 + 2 * i for i in dimensions), *(3 + 2 * i for i in dimensions)).reshape(
+            geometry.groups, c_out // geometry.groups, c_in * math.prod(phases), *taps
         )
-        merged = split.permute(0, 1, 2, 4, 6, 3, 5).reshape(
-            geometry.groups, c_out // geometry.groups, c_in * phases[0] * phases[1], taps[0], taps[1]
-        )
-        return cls(merged, (outputs[0], outputs[1]))
+        return cls(merged, tuple(outputs))
 
     @property
-    def torus(self) -> Pair:
+    def torus(self) -> Sizes:
         """Sides of a torus on which the circular convolution contains each of the operators as a submatrix.
 
         Outputs q = 0 .. n - 1 read inputs q + t = 0 .. n + k - 2, which are distinct modulo n + k - 1.  With a single
         tap (k = 1) windows do not overlap, and a side of 1 gives the same norm.
         """
-        first, second = (1 if k == 1 else n + k - 1 for n, k in zip(self.outputs, self.kernel.shape[3:], strict=True))
-        return first, second
+        return tuple(1 if k == 1 else n + k - 1 for n, k in zip(self.outputs, self.kernel.shape[3:], strict=True))
