@@ -62,6 +62,11 @@ __all__ = [
 load = load_graph
 
 
+def __dir__() -> list[str]:
+    """List the public names, also of functions that are not loaded yet."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+
+
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
         function = getattr(importlib.import_module(_NEEDS_TORCH[name]), name)

@@ -110,7 +110,7 @@ class BlockSteps:
             token_variance=self._token_variance,
         )
         start = run[-1] if quantity in VALUE_BOUNDS else source
-        return self._append(quantity, start, run[-1], found.name, premises, found.function(site), layer=True)
+        return self._append(quantity, start, run[-1], found.name, premises, found.claim(site), layer=True)
 
     def _joint_step(self, quantity: Quantity, node: str) -> int:
         """Append the step that applies the rule of a layer with several inputs."""
@@ -129,7 +129,7 @@ class BlockSteps:
             gains=tuple(self.steps[p].name for p in gains),
             token_variance=self._token_variance,
         )
-        return self._append(quantity, self._entry, node, found.name, (*gains, *values), found.function(site))
+        return self._append(quantity, self._entry, node, found.name, (*gains, *values), found.claim(site))
 
     def _premise(self, need: Quantity, node: str) -> int:
         """Return the position of a step that bounds ``need`` at ``node``, by rule or else by assumption."""

@@ -26,6 +26,8 @@ __all__ = ["INDEX", "Derivation", "Instance", "Lemma", "Step", "Theorem", "body_
 
 INDEX = index_symbol("i")
 """The index of a lemma's instances."""
+_SHOWN = 80
+"""Characters of a bound that ``repr`` shows."""
 
 
 @final
@@ -158,6 +160,11 @@ class Derivation:
         from fimtheory.proof_files import save_derivation
 
         save_derivation(self, path)
+
+    def __repr__(self) -> str:
+        lemmas, steps, bound = len(self.lemmas), len(self.steps), str(self.bound)
+        shown = bound if len(bound) <= _SHOWN else f"{bound[:_SHOWN]}..."
+        return f"<Derivation of {self.graph.name}: {lemmas} lemmas, {steps} steps, lam(x) <= {shown}>"
 
     def __str__(self) -> str:
         from fimtheory.text import derivation_to_text

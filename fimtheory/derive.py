@@ -122,16 +122,29 @@ def _structure(
     body = graph.fragment(region.entry, region.members, tuple(str(k) for k in range(len(region.members))))
     try:
         block = _concluded(body, floor, fold, quantities)
-    except FimTheoryError:
-        if "x" not in region.members:  # the same again, for a message with the nodes' names
-            _concluded(graph.fragment(region.entry, region.members, region.members), floor, fold, quantities)
-        raise
+    except FimTheoryError as error:
+        raise _with_names(error, graph, region, floor, fold, quantities) from None
     return tuple(type(graph.layer(m)) for m in region.members), tuple(block.steps)
 
 
-def _concluded(
-    body: LayerGraph, floor: sympy.Expr | None, fold: bool, quantities: tuple[Quantity, ...]
-) -> BlockSteps:
+def _with_names(
+    error: FimTheoryError,
+    graph: LayerGraph,
+    region: Region,
+    floor: sympy.Expr | None,
+    fold: bool,
+    quantities: tuple[Quantity, ...],
+) -> FimTheoryError:
+    """Return the error once more, with the names that the nodes have in the graph."""
+    if "x" not in region.members:
+        try:
+            _concluded(graph.fragment(region.entry, region.members, region.members), floor, fold, quantities)
+        except FimTheoryError as named:
+            return named
+    return error
+
+
+def _concluded(body: LayerGraph, floor: sympy.Expr | None, fold: bool, quantities: tuple[Quantity, ...]) -> BlockSteps:
     block = BlockSteps(body, "", INDEX, floor, fold=fold)
     for quantity in quantities:
         block.conclude(quantity)

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import sympy
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
 from fimtheory.claims import Measured, Status
+from fimtheory.decimals import significant
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
 from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsError
 from fimtheory.instantiation import GraphModule
@@ -85,9 +86,16 @@ class Evaluation:
     expected_value: float | None
     expected_status: Status | None
     domain: str
-    rows: tuple[Row, ...] = field(repr=False)
-    rules: Mapping[str, int] = field(repr=False)
+    rows: tuple[Row, ...]
+    rules: Mapping[str, int]
     seconds: float
+
+    def __repr__(self) -> str:
+        worst = f"lam <= {significant(self.value, self.log10, up=True)} ({self.status}, {self.domain})"
+        if self.expected_log10 is None:
+            return f"<Evaluation: {worst}>"
+        mean = significant(self.expected_value, self.expected_log10, up=True)
+        return f"<Evaluation: {worst}; E lam <= {mean} ({self.expected_status})>"
 
     def expected_json(self) -> dict[str, float | str | None]:
         """Return the expected bound as a JSON value: null where the theorem has none or the number is infinite."""
@@ -131,6 +139,10 @@ def evaluate(
         The input bound is not a finite number of at least 0.
     """
     start = time.perf_counter()
+    if not isinstance(derivation, Derivation):
+        raise GraphError(
+            f"evaluate takes a Derivation, got a {type(derivation).__name__}; make one with ft.derive(graph)"
+        )
     graph = derivation.graph
     if not graph.is_concrete():
         raise SymbolicSizeError(f"{graph.name} has symbolic sizes; give them numbers with graph.subs before derive")

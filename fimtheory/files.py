@@ -14,7 +14,7 @@ import sympy
 
 from fimtheory.errors import FormatError
 from fimtheory.expressions import from_json, to_json
-from fimtheory.graph import MAX_NODES, LayerGraph, Node, Repeat
+from fimtheory.graph import MAX_NAME, MAX_NODES, LayerGraph, Node, Repeat
 from fimtheory.layers import LAYER_TYPES, Layer
 
 __all__ = [
@@ -120,7 +120,7 @@ def graph_from_json(value: Any, *, where: str = "graph") -> LayerGraph:
     if not isinstance(value, dict) or value.get("format") != _FORMAT or value.get("version") != 1:
         raise FormatError(f'{where}: not a layer graph; expected {{"format": "{_FORMAT}", "version": 1, ...}}')
     name, nodes = value.get("name"), value.get("nodes")
-    if not isinstance(name, str) or len(name) > 200 or not isinstance(nodes, list):
+    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(nodes, list):
         raise FormatError(f'{where}: a graph has a "name" (a string) and "nodes" (a list)')
     if len(nodes) > MAX_NODES:
         raise FormatError(f"{where}: {len(nodes)} nodes; at most {MAX_NODES} are read")
@@ -131,8 +131,8 @@ def _node_from_json(value: Any, where: str) -> Node:
     if not isinstance(value, dict) or set(value) != {"name", "layer", "inputs", "block"}:
         raise FormatError(f'{where}: a node has exactly "name", "layer", "inputs" and "block"')
     name, inputs, block = value["name"], value["inputs"], value["block"]
-    if not isinstance(name, str) or not isinstance(block, str) or len(block) > 200:
-        raise FormatError(f'{where}: "name" and "block" are strings of at most 200 characters')
+    if not isinstance(name, str) or not isinstance(block, str) or len(block) > MAX_NAME:
+        raise FormatError(f'{where}: "name" and "block" are strings of at most {MAX_NAME} characters')
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs):
         raise FormatError(f'{where}: "inputs" is a list of node names')
     return Node(name, _layer_from_json(value["layer"], f"{where} ({name})"), tuple(inputs), block)

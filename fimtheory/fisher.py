@@ -19,7 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRuleError, NonFiniteError, ShapeError
 
-__all__ = ["FisherOperator", "SoftmaxFactor", "derivative_kernels", "double", "normalised", "times_power_of_two"]
+__all__ = [
+    "FisherOperator", "SoftmaxFactor", "derivative_kernels", "double", "normalised", "require_tensor",
+    "times_power_of_two",
+]  # fmt: skip
 
 _LN2 = math.log(2)
 _USE_FLOAT64 = "evaluate fimtheory.fisher.double(module) in float64"
@@ -378,12 +381,27 @@ class FisherOperator:
             )
 
 
+def require_tensor(x: object) -> None:
+    """Refuse inputs that are not a tensor.
+
+    Raises
+    ------
+    DataError
+        ``x`` is something else; the message says how an array becomes one.
+    """
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"inputs are a {type(x).__name__}; expected a torch.Tensor, as torch.from_numpy(array) makes one"
+        )
+
+
 def _check_arguments(module: nn.Module, x: Tensor, temperature: float) -> None:
     if not isinstance(module, nn.Module):
         raise DataError(f"expected an nn.Module, got {type(module).__name__}")
     training = [name or "the module itself" for name, part in module.named_modules() if part.training]
     if training:
         raise GraphError(f"{training[0]} is in training mode, so inputs influence one another: call module.eval()")
+    require_tensor(x)
     if not x.is_floating_point():
         raise DataError(f"inputs are {x.dtype}: Fisher information needs real floating-point inputs")
     if x.ndim < 2 or x.numel() == 0:

@@ -20,10 +20,12 @@ from fimtheory.errors import FimTheoryError, GraphError, ShapeError, SymbolicSiz
 from fimtheory.layers import Input, Layer, Shape, Size, layer
 from fimtheory.registry import Site, measures, require_rule
 
-__all__ = ["MAX_NODES", "MAX_SIZE", "Builder", "LayerGraph", "Node", "Repeat"]
+__all__ = ["MAX_NAME", "MAX_NODES", "MAX_SIZE", "Builder", "LayerGraph", "Node", "Repeat"]
 
 MAX_NODES = 200_000
 """Most nodes that a file may hold, or that writing out repeated blocks may make."""
+MAX_NAME = 200
+"""Most characters in the name of a graph, a node or a block."""
 MAX_SIZE = 2**48
 """Largest dimension; more cannot be a model's, and would only make later steps run out of memory."""
 
@@ -60,6 +62,8 @@ class LayerGraph:
     """
 
     def __init__(self, nodes: Iterable[Node], name: str = "graph") -> None:
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            raise GraphError(f"a graph's name is a string of at most {MAX_NAME} characters, got {str(name)[:60]!r}")
         self.name = name
         given = tuple(nodes)
         self._nodes: dict[str, Node] = {}
@@ -303,14 +307,17 @@ class Builder:
 
 def _check_node(node: Node) -> None:
     name, inputs = node.name, node.inputs
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or "" in name.split("."):
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or "" in name.split("."):
         raise GraphError(
-            f"node name {name!r}: expected 1 to 200 printable characters, without a leading, trailing or doubled dot"
+            f"node name {name!r}: expected 1 to {MAX_NAME} printable characters, without a leading, trailing or "
+            "doubled dot"
         )
     if not isinstance(node.layer, Layer):
         raise GraphError(
             f"node {name}: {node.layer!r} is not a layer; expected one of fimtheory.layers, such as Linear(3, 2)"
         )
+    if not isinstance(node.block, str) or len(node.block) > MAX_NAME:
+        raise GraphError(f"node {name}: its block's name is a string of at most {MAX_NAME} characters")
     if not isinstance(inputs, tuple) or not all(isinstance(source, str) for source in inputs):
         raise GraphError(f"node {name}: inputs are {inputs!r}; expected a tuple of node names")
 

@@ -15,7 +15,7 @@ from fimtheory import inference
 from fimtheory.claims import VALUE_BOUNDS, Claim, Measured, Quantity, Relation
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Instance, Lemma, Step, body_of
-from fimtheory.errors import CheckError, FimTheoryError
+from fimtheory.errors import CheckError, FimTheoryError, RuleError
 from fimtheory.graph import LayerGraph, Repeat
 from fimtheory.layers import Linear
 from fimtheory.monotone import Direction, direction
@@ -34,6 +34,8 @@ def check(derivation: Derivation) -> None:
     CheckError
         The first step that does not follow; the message names lemma, step and cause.
     """
+    if not isinstance(derivation, Derivation):
+        raise CheckError(f"check takes a Derivation, got a {type(derivation).__name__}; make one with ft.derive(graph)")
     for what, value in (("temperature", derivation.temperature), ("token variance", derivation.token_variance)):
         if value is not None and not value.is_positive:
             raise CheckError(f"the {what} must be positive, got {value}")
@@ -294,15 +296,15 @@ def _check_needs(found: Rule, premises: list[Step], sources: tuple[str, ...], wh
 
 
 def _apply(found: Rule, site: Site, where: str) -> Claim:
-    claim = _claimed(found, site)
-    if claim.status is not found.status:
-        raise CheckError(f"{where}: {found.name} is registered as {found.status} but claims {claim.status}")
-    return claim
+    try:
+        return _claimed(found, site)
+    except RuleError as error:
+        raise CheckError(f"{where}: {error}") from None
 
 
 @lru_cache(maxsize=65536)
 def _claimed(found: Rule, site: Site) -> Claim:
-    return found.function(site)
+    return found.claim(site)
 
 
 def _same_claim(given: Claim, right: Claim, where: str) -> None:

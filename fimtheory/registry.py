@@ -12,7 +12,7 @@ from typing import Any, TypeVar, final
 
 import sympy
 
-from fimtheory.claims import Measured, Quantity, Reference, Status
+from fimtheory.claims import Claim, Measured, Quantity, Reference, Status
 from fimtheory.errors import MissingRuleError, RuleError
 from fimtheory.expressions import nonnegative, positive
 from fimtheory.layers import Layer, Shape
@@ -73,6 +73,24 @@ class Rule:
     reference: Reference
     needs: tuple[Need, ...]
     status: Status
+
+    def claim(self, site: Site) -> Claim:
+        """Return what the rule claims at a site.
+
+        Raises
+        ------
+        RuleError
+            That is no claim, or one of another status than the rule is registered with.
+        """
+        made = self.function(site)
+        if not isinstance(made, Claim):
+            raise RuleError(f"the rule {self.name} returned a {type(made).__name__}; expected an ft.Claim")
+        if made.status is not self.status:
+            raise RuleError(
+                f"the rule {self.name} is registered as {self.status} but claims {made.status}; "
+                f"give its claim status=ft.Status.{self.status.name}, or register it with another status="
+            )
+        return made
 
     @property
     def joint(self) -> bool:

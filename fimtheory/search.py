@@ -16,9 +16,18 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from fimtheory.claims import Status
+from fimtheory.decimals import significant
 from fimtheory.errors import DataError, MissingRuleError
 from fimtheory.estimators import TopEigenpair, cheapest, exact, lanczos
-from fimtheory.fisher import FisherOperator, SoftmaxFactor, derivative_kernels, double, normalised, times_power_of_two
+from fimtheory.fisher import (
+    FisherOperator,
+    SoftmaxFactor,
+    derivative_kernels,
+    double,
+    normalised,
+    require_tensor,
+    times_power_of_two,
+)
 
 __all__ = ["Domain", "WorstCase", "log_lam_gradient", "worst_case"]
 
@@ -66,6 +75,10 @@ class WorstCase:
     starts: int
     steps: int
     seconds: float
+
+    def __repr__(self) -> str:
+        value = significant(self.value, self.log10_value, up=False)
+        return f"<WorstCase: lam >= {value} ({self.status}), from {self.starts} starts of {self.steps} steps>"
 
 
 @dataclass(frozen=True)
@@ -206,6 +219,7 @@ def worst_case(
     began = time.perf_counter()
     if starts < 1 or steps < 0 or (ball is not None and not 0 < ball < math.inf):
         raise DataError(f"starts = {starts}, steps = {steps}, ball = {ball}: expected at least 1, at least 0, above 0")
+    require_tensor(x0)
     generator = torch.Generator().manual_seed(seed)
     data = _by_lam(module, x0.detach(), starts, temperature)
     _require_inside(data, box)

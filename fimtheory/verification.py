@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from fimtheory.claims import Status
 from fimtheory.data import Data
+from fimtheory.decimals import fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.derive import baseline, derive
 from fimtheory.errors import DataError, GraphError
 from fimtheory.estimators import estimate
+from fimtheory.estimators.result import told
 from fimtheory.evaluation import Evaluation, evaluate
-from fimtheory.fisher import double
+from fimtheory.fisher import double, require_tensor
 from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.kernel import check
@@ -51,6 +53,9 @@ class DataEstimates:
     evaluations: int
     seconds: float
 
+    def __repr__(self) -> str:
+        return f"<DataEstimates: {told(self.lam, self.log10, self.status)}, by {self.method}>"
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,16 @@ class Verdict:
     violations: int
     looseness_log10: float
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        outcome = "the bound holds" if self.holds else f"VIOLATED at {self.violations} inputs"
+        bound = significant(self.bound.value, self.bound.log10, up=True)
+        return f"<Verdict on {self.target}: lam <= {bound} ({self.bound.status}); {outcome}>"
+
+    def __str__(self) -> str:
+        outcome = "the bound holds" if self.holds else f"the bound is VIOLATED at {self.violations} inputs"
+        lines = (f"{self.target}, {self.data}: {outcome}", *map(repr, (self.bound, self.estimates, self.worst)))
+        return "\n    ".join((*lines, f"{fixed(self.looseness_log10, up=True)} decades from the largest lam found"))
 
     @property
     def holds(self) -> bool:
@@ -172,9 +187,9 @@ def verify(
     if not isinstance(model, GraphModule):
         raise GraphError(f"verify takes a LayerGraph or a model made by ft.instantiate, got {type(model).__name__}")
     graph = model.graph
+    inputs = placed(data, model) if isinstance(data, Data) else data
+    _check_data(inputs, graph, input_bound)
     described = data.description if isinstance(data, Data) else f"{len(data)} inputs given as a tensor"
-    data = placed(data, model) if isinstance(data, Data) else data
-    _check_data(data, graph, input_bound)
     with _timed(seconds, "derive"):
         derivation = derive(graph)
     with _timed(seconds, "check"):
@@ -184,11 +199,11 @@ def verify(
     with _timed(seconds, "baseline"):
         usual = evaluate(baseline(graph), model, input_bound=input_bound, progress=progress)
     with _timed(seconds, "estimate"):
-        found = estimates_on(model, data, seed=seed, progress=progress)
+        found = estimates_on(model, inputs, seed=seed, progress=progress)
     with _timed(seconds, "search"):
-        box = None if input_bound is None else _box(input_bound, data.dtype)
-        worst = worst_case(model, data, starts=starts, steps=steps, seed=seed, box=box, progress=progress)
-    suspects = data[found.log10 > bound.log10 - 0.01]
+        box = None if input_bound is None else _box(input_bound, inputs.dtype)
+        worst = worst_case(model, inputs, starts=starts, steps=steps, seed=seed, box=box, progress=progress)
+    suspects = inputs[found.log10 > bound.log10 - 0.01]
     confirmed = estimates_on(double(model), suspects.double(), seed=seed).log10 if len(suspects) else torch.empty(0)
     slack = math.log10(1 + 1e-9)  # rounding of lam in float64
     violations = int((confirmed > bound.log10 + slack).sum() + (worst.log10_values > bound.log10 + slack).sum())
@@ -252,6 +267,7 @@ def estimates_on(
 
 
 def _check_data(data: Tensor, graph: LayerGraph, input_bound: float | None) -> None:
+    require_tensor(data)
     expected = tuple(graph.shapes[graph.input])
     if tuple(data.shape[1:]) != expected or len(data) == 0:
         raise DataError(f"data has shape {tuple(data.shape)}; {graph.name} takes a batch of at least 1 of {expected}")

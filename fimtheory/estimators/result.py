@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fimtheory.claims import Status
+from fimtheory.decimals import significant
 from fimtheory.fisher import times_power_of_two
 
-__all__ = ["Estimate", "TopEigenpair", "rounding"]
+__all__ = ["Estimate", "TopEigenpair", "rounding", "told"]
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -26,6 +27,17 @@ def rounding(dtype: torch.dtype) -> float:
     '2.8e-14'
     """
     return 128 * torch.finfo(dtype).eps
+
+
+def told(lam: Tensor, log10: Tensor, status: Status) -> str:
+    """Return the range of lam over a batch, in words.
+
+    >>> told(torch.tensor([2.0, 0.25]), torch.tensor([2.0, 0.25]).log10(), Status.EXACT)
+    'lam of 2 inputs from 0.25 to 2 (exact)'
+    """
+    least, most = int(log10.argmin()), int(log10.argmax())
+    shown = [significant(lam[k].item(), log10[k].item(), up=False) for k in (least, most)]
+    return f"lam of {len(lam)} inputs from {shown[0]} to {shown[1]} ({status})"
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,9 @@ class Estimate:
     method: str
     evaluations: int
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Estimate: {told(self.lam, self.log10_lam, self.status)}, by {self.method}>"
 
     @classmethod
     def from_eigenpair(
