@@ -17,8 +17,12 @@ from torch import Tensor, nn
 
 from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
+<<<<<<< theirs
+from fimtheory.claims import Measured, Quantity, Status
+=======
 from fimtheory.claims import Measured, Status
 from fimtheory.decimals import significant
+>>>>>>> b2
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
 from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsError
 from fimtheory.instantiation import GraphModule
@@ -187,6 +191,7 @@ def evaluate(
 
 _ASSUMED = {kind: quantity for quantity, (kind, _) in inference.RADII.items()}
 """The bounds on values that a theorem may assume, by the measure that stands for each."""
+_OF_WHAT = {Quantity.ENTRY_BOUND: "entries", Quantity.TOKEN_NORM: "tokens", Quantity.NORM_BOUND: "the whole"}
 
 
 class _Numbers:
@@ -220,7 +225,8 @@ class _Numbers:
     def _value(self, kind: str, nodes: tuple[str, ...]) -> tuple[arb, str]:
         """Value of a measure of a run of nodes, or of a bound on values that is assumed, and its certificate."""
         if kind in _ASSUMED:
-            return self._ranges.of(nodes[0]).bound(_ASSUMED[kind]), "range"
+            quantity = _ASSUMED[kind]
+            return self._ranges.of(nodes[0]).bound(quantity), f"range of {_OF_WHAT[quantity]}"
         return self._measures.value(kind, nodes)
 
     @property

@@ -156,7 +156,7 @@ def layer_rows(derivation: Derivation, evaluation: Evaluation) -> tuple[BlockRow
             words = r"head, $D_W$; contributes $D_W^2/(4\tau^2)$"
             made.append(BlockRows(typewriter(row.target), words, _certificate(row), (), *own))
         else:
-            layers = [r for r in pending if rule_named(r.rule) is not None and (r.log10 != 0 or r.method)]
+            layers = [r for r in pending if r.method or (rule_named(r.rule) is not None and r.log10 != 0)]
             made.append(BlockRows(typewriter(row.block), "", "", tuple(map(_layer_row, layers)), *own))
         pending = []
     if derivation.theorem.head == "softmax" and derivation.temperature.is_Rational:
@@ -169,9 +169,8 @@ def layer_rows(derivation: Derivation, evaluation: Evaluation) -> tuple[BlockRow
 def _layer_row(row: Row) -> LayerRow:
     """Return one layer's row; its name is told without that of its block."""
     found = rule_named(row.rule)
-    assert found is not None, "a layer's row carries the name of a rule"
-    words = " + ".join(layer_words((kind.__name__,)) for kind in found.types)
-    if found.quantity in VALUE_BOUNDS:
+    words = "values, by assumption" if found is None else " + ".join(layer_words((k.__name__,)) for k in found.types)
+    if found is not None and found.quantity in VALUE_BOUNDS:
         words = f"{found.quantity} after {words}"
     node = row.target.removeprefix(f"{row.block}.")
     return LayerRow(typewriter(node), words, decimals(row.log10, up=True), _certificate(row))
