@@ -17,12 +17,8 @@ from torch import Tensor, nn
 
 from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
-<<<<<<< theirs
 from fimtheory.claims import Measured, Quantity, Status
-=======
-from fimtheory.claims import Measured, Status
 from fimtheory.decimals import significant
->>>>>>> b2
 from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
 from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsError
 from fimtheory.instantiation import GraphModule
