@@ -30,8 +30,8 @@ def gemm(call: Call) -> Tensor:
     if bias is None or beta == 0:
         return functional.linear(first, weight)
     bias = bias if beta == 1 else bias * beta
-    if bias.numel() == bias.shape[-1:].numel() and call.constant(2):
-        return functional.linear(first, weight, bias.reshape(-1).expand(weight.shape[0]))
+    if bias.shape == weight.shape[:1] and call.constant(2):
+        return functional.linear(first, weight, bias)
     return functional.linear(first, weight) + bias
 
 

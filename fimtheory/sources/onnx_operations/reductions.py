@@ -133,9 +133,13 @@ def layer_normalization(call: Call) -> Tensor:
     call.ignore("stash_type")
     value = call[0]
     sizes = list(value.shape[call.attribute("axis", -1) :])
-    scale, bias = call[1].expand(sizes), call.get(2)
-    bias = bias if bias is None else bias.expand(sizes)
+    scale, bias = _repeated(call[1], sizes), call.get(2)
+    bias = bias if bias is None else _repeated(bias, sizes)
     return functional.layer_norm(value, sizes, scale, bias, call.attribute("epsilon", 1e-5))
+
+
+def _repeated(value: Tensor, sizes: list[int]) -> Tensor:
+    return value if list(value.shape) == sizes else value.expand(sizes)
 
 
 @operation("RMSNormalization")
@@ -144,7 +148,7 @@ def rms_normalization(call: Call) -> Tensor:
     call.ignore("stash_type")
     value = call[0]
     sizes = list(value.shape[call.attribute("axis", -1) :])
-    return functional.rms_norm(value, sizes, call[1].expand(sizes), call.attribute("epsilon", 1e-5))
+    return functional.rms_norm(value, sizes, _repeated(call[1], sizes), call.attribute("epsilon", 1e-5))
 
 
 @operation("LRN")
