@@ -113,7 +113,7 @@ class Flow:
     def _evaluated(self, quantity: Quantity) -> arb:
         found = require_rule(self.layer, quantity, self.nodes[-1])
         assert not found.needs, f"{found.name} rests on bounds of values, which are what is being computed"
-        claim = found.function(Site(self.layers, self.nodes, self.inputs, self.output))
+        claim = found.claim(Site(self.layers, self.nodes, self.inputs, self.output))
         return evaluated(claim.expression, {m.symbol: self.measured(m.kind) for m in claim.measured}).abs_upper()
 
 
