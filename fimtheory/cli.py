@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fimtheory import tables
+from fimtheory import __version__, tables
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
 from fimtheory.errors import CheckError, FimTheoryError
@@ -28,7 +28,6 @@ from fimtheory.targets import Importing, Target, parse_shape, resolve
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Derive, check and verify bounds on the input-space Fisher information of classifiers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -78,6 +77,21 @@ InputBound = Annotated[
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        _out.print(f"fimtheory {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Derive, check and verify bounds on the input-space Fisher information of classifiers."""
 
 
 @app.command()
@@ -155,7 +169,9 @@ def estimate(
         int | None, typer.Option("--n", min=1, help="Number of inputs, drawn from the data by --seed; by default all.")
     ] = None,
     method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
-    level: Annotated[float | None, typer.Option(help="Confidence of an upper limit by Lanczos.")] = None,
+    level: Annotated[
+        float | None, typer.Option(help="Confidence of an upper limit, where the values are not exact.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate lam at every input of a dataset."""
@@ -170,7 +186,7 @@ def estimate(
     if as_json:
         _print_json(tables.estimates_json(made.name, inputs.description, seed, found))
     else:
-        _out.print(tables.estimates_table(made.name, inputs.description, seed, found))
+        _out.print(tables.estimates_table(made.name, inputs.description, seed, found, level))
 
 
 @app.command()
@@ -229,6 +245,7 @@ def report(
     steps: Steps = 100,
     input_bound: InputBound = None,
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
+    pdf: Annotated[bool, typer.Option(help="Make PDFs where latexmk is installed, or the .tex alone.")] = True,
 ) -> None:
     """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed)."""
     from fimtheory.reporting import report as write_report
@@ -257,7 +274,7 @@ def report(
             progress=_err.is_terminal,
         )  # fmt: skip
         chapters.append(verdict)
-    for path in write_report(chapters, out):
+    for path in write_report(chapters, out, compile=pdf):
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 

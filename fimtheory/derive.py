@@ -61,8 +61,8 @@ def baseline(graph: LayerGraph, *, temperature: Number = 1) -> Derivation:
 def _derive(
     graph: LayerGraph, temperature: Number, token_variance: Number | None, *, fold: bool, use_head: bool
 ) -> Derivation:
-    tau = _positive(temperature, "temperature")
-    floor = None if token_variance is None else _positive(token_variance, "token_variance")
+    tau = _positive(temperature, "the temperature")
+    floor = None if token_variance is None else _positive(token_variance, "the token variance")
     if not isinstance(graph, LayerGraph):
         raise GraphError(f"derive takes a LayerGraph, got {type(graph).__name__}")
     graph.require_classifier()

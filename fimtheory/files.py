@@ -162,7 +162,7 @@ def _layer_from_json(value: Any, where: str) -> Layer:
     if kind is None:
         raise FormatError(
             f"{where}: unknown layer type {value['type'][:60]!r}; `fimtheory rules` lists the known ones, and a type "
-            "of your own must be declared (@ft.layer) before the file is read"
+            "of your own must be declared (@ft.layer) before the file is read, which only a Python program can do"
         )
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ __all__ = ["Reportable", "compiled", "report", "require_directory", "tex", "type
 
 _CITED = re.compile(r"\\cite(?:\[\{[^\]]*\}\]|\[[^\]]*\])?\{([A-Za-z0-9.-]+)\}")
 _SECONDS = 180
+_TEX_ALONE = "write the .tex alone with --no-pdf (in Python compile=False)"
 _ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "openin_any": "p", "openout_any": "p"}
 """No date in the PDF, and no file read or written outside of the working directory and the TeX installation."""
 
@@ -199,10 +200,10 @@ def typeset(document: str, work: Path) -> Path:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise DataError(f"latexmk took more than {_SECONDS} s; write the .tex alone with compile=False") from None
+        raise DataError(f"latexmk took more than {_SECONDS} s; {_TEX_ALONE}") from None
     result = work / "report.pdf"
     if done.returncode != 0 or not result.exists():
-        raise DataError(f"latexmk failed: {_first_error(work / 'report.log')}; write the .tex alone with compile=False")
+        raise DataError(f"latexmk failed: {_first_error(work / 'report.log')}; {_TEX_ALONE}")
     return result
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fimtheory import families
-from fimtheory.claims import Quantity
+from fimtheory.claims import Quantity, Status
 from fimtheory.decimals import fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.registry import rule_named, rules
@@ -156,18 +156,25 @@ def estimates_json(name: str, data: str, seed: int, found: DataEstimates) -> dic
     }
 
 
-def estimates_table(name: str, data: str, seed: int, found: DataEstimates) -> Table:
+def estimates_table(name: str, data: str, seed: int, found: DataEstimates, level: float | None) -> Table:
     """Return a summary of lam over a dataset."""
     table = _quantities(f"{name}: lam on {len(found.lam)} inputs")
+    status = found.status if found.level is None else Status.LOWER
     for what, lam, log10 in (
         ("maximum", found.lam.max(), found.log10.max()),
         ("mean", found.lam.mean(), found.lam.mean().log10()),
         ("median", found.lam.quantile(0.5), found.lam.quantile(0.5).log10()),
         ("minimum", found.lam.min(), found.log10.min()),
     ):
-        _add(table, what, lam.item(), log10.item(), found.status, up=False)
+        _add(table, what, lam.item(), log10.item(), status, up=False)
+    if found.level is not None:
+        limit = found.upper.max()
+        table.add_row("largest upper limit", significant(limit.item(), limit.log10().item(), up=True),
+                      fixed(limit.log10().item(), up=True), f"level {found.level}")  # fmt: skip
     spent = f"{found.evaluations} derivative products in {found.seconds:.1f} s"
     table.caption = _lines([f"Data: {data} (seed {seed}).", f"Method: {found.method}; {spent}."])
+    if level is not None and found.level is None:
+        table.caption += Text(f"\nThe values are {found.status}, so that no limit of level {level} is needed.")
     return table
 
 

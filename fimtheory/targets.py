@@ -44,6 +44,11 @@ class Target:
         from fimtheory.instantiation import instantiate
 
         where = _device(device)
+        if not self.graph.is_concrete():
+            raise TargetError(
+                f"{self.name} has symbolic sizes, so a theorem but no numbers: `fimtheory derive` and `report` take "
+                "it; for numbers give a target with sizes, such as resnet18 (`fimtheory families` lists them)"
+            )
         if self.imported is not None:
             return self.imported.model(device=where)
         if self.zoo is None or weights is not None:

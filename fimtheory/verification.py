@@ -251,7 +251,7 @@ def estimates_on(
     results = [estimate(module, batch, method, level=level, seed=seed) for batch in batches]
     first = results[0]
     if any(r.method != first.method for r in results):
-        raise DataError("the batches were estimated by different methods; name one with method=")
+        raise DataError("the batches were estimated by different methods; name one with --method (in Python method=)")
     return DataEstimates(
         torch.cat([r.lam for r in results]),
         torch.cat([r.log10_lam for r in results]),

@@ -68,6 +68,13 @@ def test_a_number_of_inputs_draws_the_same_ones_as_the_default_of_that_number():
     assert default.inputs.equal(asked.inputs)
 
 
+def test_the_version_is_that_of_the_package(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fimtheory", "--version"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert (left.value.code, capsys.readouterr().out) == (0, f"fimtheory {ft.__version__}\n")
+
+
 def test_derive_saves_a_derivation_that_check_accepts_and_refuses_when_edited(tmp_path):
     path = tmp_path / "proof.json"
     assert run("derive", "ResNet", "--save", path).returncode == 0
@@ -96,11 +103,11 @@ def test_rules_and_families_list_what_is_registered():
         (("derive", "resnet18", "--classes", "0"), "0"),
         (("bound", "ResNet"), "symbolic"),
         (("derive", "missing.json"), "missing.json"),
-        (("derive", "model.onnx"), "not part of this version"),
+        (("derive", "model.onnx"), "no such file"),
         (("verify", "mlp", "--input", "1,4,4", "--classes", "3", "--data", "npz:nowhere.npz"), "nowhere.npz"),
         (("bound", "mlp", "--weights", "nowhere.safetensors"), "nowhere.safetensors"),
         (("bound", "mlp", "--device", "tpu"), "tpu"),
-        (("derive", "mlp", "--token-variance", "-1"), "token_variance"),
+        (("derive", "mlp", "--token-variance", "-1"), "the token variance must be"),
         (("derive", "--bogus"), "bogus"),
         (("derive", "resnet18", "--save", "proof"), ".json"),
         (("derive", "MLP", "--save", "."), ".json"),

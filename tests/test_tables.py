@@ -11,6 +11,7 @@ from rich.console import Console
 import fimtheory as ft
 from fimtheory import tables, zoo
 from fimtheory.claims import Status
+from fimtheory.verification import estimates_on
 
 UPPER = {Status.CERTIFIED, Status.EXPECTED, Status.HEURISTIC}
 
@@ -48,6 +49,19 @@ def test_a_bound_beyond_floats_is_rounded_up_from_its_logarithm(verdict):
     vast = dataclasses.replace(verdict.bound, value=None, log10=400.3015)
     _, value, log10, _ = cells(tables.bound_table(vast, verdict.baseline, verdict.derivation))[0]
     assert (value, log10) == ("2.01e+400", "400.302")
+
+
+def test_a_level_is_answered_by_an_upper_limit_or_by_why_there_is_none(verdict):
+    model = ft.instantiate(verdict.derivation.graph, verdict.seed)
+    data = torch.randn(4, 4)
+    limits, exact = (estimates_on(model, data, method, level=0.9) for method in ("lanczos", "auto"))
+    rows = cells(tables.estimates_table("mlp", "data", 0, limits, 0.9))
+    assert [status for *_, status in rows] == ["lower"] * 4 + ["level 0.9"]
+    assert Fraction(rows[-1][1]) >= Fraction(limits.upper.max().item())
+    assert "no limit of level 0.9 is needed" in " ".join(
+        drawn(tables.estimates_table("mlp", "data", 0, exact, 0.9)).split()
+    )
+    assert "level" not in drawn(tables.estimates_table("mlp", "data", 0, exact, None))
 
 
 def test_steps_of_gain_1_are_counted_but_not_shown(verdict):

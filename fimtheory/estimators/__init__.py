@@ -127,4 +127,4 @@ def _check_options(method: str, tol: float | None, level: float | None) -> None:
         if not 0 < value < 1:
             raise DataError(f"{name} is {value}: expected a number between 0 and 1")
         if method in ("exact", "power"):
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use method='lanczos'")
+            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method 'lanczos'")
