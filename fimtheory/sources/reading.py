@@ -42,12 +42,12 @@ def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> tuple[Imp
     values: dict[fx.Node, Any] = {}
     builder = GraphBuilder({id(program.tensors[place]): key for place, key in program.keys.items()})
     missing: list[tuple[fx.Node, str]] = []
-    builder.at(start)
     patterns, absorbed = patterns_of(program.graph, start)
     for node in program.graph.nodes:
         if node in absorbed or node not in needed:
             continue
         if node is start:
+            builder.at(start)
             values[node] = builder.input()
         elif node.op == "placeholder":
             values[node] = program.tensors[node.name]
