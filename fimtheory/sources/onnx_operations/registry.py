@@ -146,7 +146,7 @@ def unrounded(number: float, decimal: bool = False) -> float:
     other one as it is.  ``decimal``: the numbers of an attribute are also read as decimals of at most six digits, and
     as one over a whole number.
 
-    >>> unrounded(float(torch.tensor(2.0).sqrt())) == 2**0.5, unrounded(float(torch.tensor(1e-5)), decimal=True)
+    >>> unrounded(float(np.float32(2**0.5))) == 2**0.5, unrounded(float(np.float32(1e-5)), decimal=True)
     (True, 1e-05)
     """
     if number == 0 or not math.isfinite(number) or float(np.float32(number)) != number:
