@@ -96,11 +96,12 @@ def read_onnx(path: str | Path, operators: frozenset[str]) -> OnnxFile:
     opset = _opset(model, where)
     _refuse_unsupported(model, operators, where)
     _refuse_outside(model, where)
+    inputs = _inputs(onnx, model, where)
     try:
         onnx.checker.check_model(str(where))
     except Exception as error:
         raise SourceError(f"{where}: not a valid ONNX model: {first_line(error)}") from None
-    return _plain(onnx, model, opset, where)
+    return _plain(onnx, model, opset, inputs, where)
 
 
 def _onnx() -> ModuleType:
@@ -194,7 +195,7 @@ def _external(tensor: Any, where: Path) -> tuple[str, int, int | None]:
 # ---- plain nodes and tensors ------------------------------------------------------------------------------------
 
 
-def _plain(onnx: ModuleType, model: Any, opset: int, where: Path) -> OnnxFile:
+def _plain(onnx: ModuleType, model: Any, opset: int, inputs: tuple[OnnxInput, ...], where: Path) -> OnnxFile:
     constants = {each.name: _tensor(onnx, each, where) for each in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -204,7 +205,6 @@ def _plain(onnx: ModuleType, model: Any, opset: int, where: Path) -> OnnxFile:
             constants[node.output[0]] = value if isinstance(value, Tensor) else _constant(value, node.name, where)
         else:
             nodes.append(OnnxNode(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes))
-    inputs = tuple(_input(onnx, each, where) for each in model.graph.input if each.name not in constants)
     return OnnxFile(where.stem, opset, tuple(nodes), constants, inputs, tuple(each.name for each in model.graph.output))
 
 
@@ -260,6 +260,12 @@ def _outside(onnx: ModuleType, tensor: Any, where: Path) -> np.ndarray:
         file.seek(offset)
         data = file.read(count * dtype.itemsize)
     return np.frombuffer(data, dtype.newbyteorder("<"), count).reshape(tuple(tensor.dims))
+
+
+def _inputs(onnx: ModuleType, model: Any, where: Path) -> tuple[OnnxInput, ...]:
+    """Return the inputs; older files list their constants among them."""
+    constants = {each.name for each in model.graph.initializer}
+    return tuple(_input(onnx, each, where) for each in model.graph.input if each.name not in constants)
 
 
 def _input(onnx: ModuleType, value: Any, where: Path) -> OnnxInput:

@@ -56,9 +56,11 @@ def _windows(call: Call, space: Sequence[int], kernel: Sequence[int]) -> _Window
     if rank not in _CONVOLUTIONS or not len(kernel) == len(stride) == len(dilation) == len(given) // 2 == rank:
         raise SourceError(f"windows over {rank} dimensions with strides {stride}, dilations {dilation}, pads {given}")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
+        if any(d != 1 for d in dilation):
+            raise SourceError(f"dilated windows with auto_pad {auto}; export them with pads")
         pads = []
-        for size, k, s, d in zip(space, kernel, stride, dilation, strict=True):
-            total = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+        for size, k, s in zip(space, kernel, stride, strict=True):
+            total = max(0, (-(-size // s) - 1) * s + k - size)
             pads.append((total // 2, total - total // 2) if auto == "SAME_UPPER" else (total - total // 2, total // 2))
     elif auto == "VALID":
         pads = [(0, 0)] * rank
