@@ -204,6 +204,7 @@ def verify(
     n: FewInputs = None,
     starts: Starts = 32,
     steps: Steps = 100,
+    token_variance: TokenVariance = None,
     input_bound: InputBound = None,
     as_json: AsJson = False,
 ) -> None:
@@ -216,8 +217,8 @@ def verify(
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed, at_most=64)
     verdict = verify_model(
-        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
-        progress=_err.is_terminal,
+        model, inputs, target=made.name, seed=seed, starts=starts, steps=steps,
+        token_variance=token_variance, input_bound=input_bound, progress=_err.is_terminal,
     )  # fmt: skip
     if as_json:
         _print_json(verdict.to_json())
@@ -243,6 +244,7 @@ def report(
     n: FewInputs = None,
     starts: Starts = 32,
     steps: Steps = 100,
+    token_variance: TokenVariance = None,
     input_bound: InputBound = None,
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
     pdf: Annotated[bool, typer.Option(help="Make PDFs where latexmk is installed, or the .tex alone.")] = True,
@@ -265,13 +267,13 @@ def report(
     chapters: list[Any] = []
     for each in made:
         if theorem_only or not each.graph.is_concrete():
-            chapters.append(derive_bound(each.graph))
+            chapters.append(derive_bound(each.graph, token_variance=token_variance))
             continue
         model = each.model(weights, seed, device)
         inputs = _inputs(each, data, n, seed, at_most=64)
         verdict = verify_model(
-            model, inputs, target=each.name, seed=seed, starts=starts, steps=steps, input_bound=input_bound,
-            progress=_err.is_terminal,
+            model, inputs, target=each.name, seed=seed, starts=starts, steps=steps,
+            token_variance=token_variance, input_bound=input_bound, progress=_err.is_terminal,
         )  # fmt: skip
         chapters.append(verdict)
     for path in write_report(chapters, out, compile=pdf):

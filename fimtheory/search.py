@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fimtheory.claims import Status
 from fimtheory.decimals import significant
+from fimtheory.domains import Box, Domain, Inside, column, norms
 from fimtheory.errors import DataError, MissingRuleError
 from fimtheory.estimators import TopEigenpair, cheapest, exact, lanczos
 from fimtheory.fisher import (
@@ -29,9 +30,7 @@ from fimtheory.fisher import (
     times_power_of_two,
 )
 
-__all__ = ["Domain", "WorstCase", "log_lam_gradient", "worst_case"]
-
-Box = tuple[float | Tensor, float | Tensor]
+__all__ = ["WorstCase", "log_lam_gradient", "worst_case"]
 
 _MEMORY = 5
 """Steps from which the curvature of log lam is modelled."""
@@ -79,56 +78,6 @@ class WorstCase:
     def __repr__(self) -> str:
         value = significant(self.value, self.log10_value, up=False)
         return f"<WorstCase: lam >= {value} ({self.status}), from {self.starts} starts of {self.steps} steps>"
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Where inputs may go: a box, an l2 ball around ``centres`` (one per start), both, or everywhere.
-
-    Attributes
-    ----------
-    centres : Tensor
-        ``(S, *input)``, inside the box.
-    box : (lo, hi) or None
-        Numbers, or tensors that broadcast to ``(*input)``.
-    ball : float or None
-        Radius.
-    """
-
-    centres: Tensor
-    box: Box | None
-    ball: float | None
-
-    def project(self, x: Tensor) -> Tensor:
-        """Return a point of the domain near each ``x``; the ball holds in exact arithmetic, not up to rounding.
-
-        Clip to the box, then shrink towards the centre: the segment stays in the box, which is convex.
-        """
-        if self.box is not None:
-            x = self._clip(x)
-        if self.ball is None:
-            return x
-        offset = (x - self.centres).double()
-        eps = torch.finfo(x.dtype).eps
-        # Rounding x moves it by at most eps |x| / 2 <= eps (|centre| + radius) / 2.
-        radius = (self.ball * (1 - 4 * eps) - eps * _norms(self.centres)).clamp(min=0)
-        size = _norms(offset)
-        shrink = torch.where(size > radius, radius / size.where(size > 0, 1.0), 1.0)
-        x = (self.centres.double() + offset * _column(shrink, x)).to(x.dtype)
-        return x if self.box is None else self._clip(x)
-
-    def _clip(self, x: Tensor) -> Tensor:
-        assert self.box is not None
-        low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in self.box)
-        return torch.minimum(torch.maximum(x, low), high)
-
-
-def _norms(x: Tensor) -> Tensor:
-    return x.double().flatten(1).norm(dim=1)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
 def log_lam_gradient(operator: FisherOperator, u: Tensor) -> Tensor:
@@ -179,6 +128,7 @@ def worst_case(
     seed: int = 0,
     box: Box | None = None,
     ball: float | None = None,
+    inside: Inside | None = None,
     temperature: float = 1.0,
     progress: bool = False,
 ) -> WorstCase:
@@ -202,6 +152,9 @@ def worst_case(
         Stay in ``lo <= x <= hi``; numbers, or tensors that broadcast to ``(*input)``.  Must contain ``x0``.
     ball : float, optional
         Stay within this l2 distance of the data point at which a start belongs.
+    inside : function, optional
+        Of the module and a batch: which inputs may be visited, ``(B,)`` bool.  Must hold of ``x0``; asked again of a
+        float64 copy of the module at the end, and what it then refuses is not counted.
     temperature : float
         tau of the softmax.
     progress : bool
@@ -222,18 +175,21 @@ def worst_case(
     require_tensor(x0)
     generator = torch.Generator().manual_seed(seed)
     data = _by_lam(module, x0.detach(), starts, temperature)
-    _require_inside(data, box)
+    _require_inside(module, data, Domain(data, box, None, inside))
     reference = double(module)
     with torch.no_grad():
         dtype = reference(data[:1].double()).dtype
     if dtype != torch.float64:
         raise DataError(f"the module returns {dtype} for float64 inputs: remove the casts from its forward")
     x, centres = _starting_points(data, starts, generator)
-    x, taken = _ascend(module, x, Domain(centres, box, ball), steps, temperature, generator, progress)
+    x, taken = _ascend(module, x, Domain(centres, box, ball, inside), steps, temperature, generator, progress)
     operator = FisherOperator(reference, x.double(), temperature)
     operator.adjoint_test()
     pair = exact(operator) if cheapest(operator) == "exact" else lanczos(operator, seed=seed)
     values, log10_values = times_power_of_two(pair.value, operator.exponent), _log_lam(operator, pair) / math.log(10)
+    if inside is not None:
+        outside = ~inside(reference, x.double())
+        values, log10_values = values.masked_fill(outside, 0.0), log10_values.masked_fill(outside, -math.inf)
     best = int(log10_values.argmax())
     return WorstCase(
         value=values[best].item(),
@@ -269,9 +225,11 @@ def _by_lam(module: nn.Module, x0: Tensor, batch: int, temperature: float) -> Te
     return x0[torch.cat(scores).argsort(descending=True, stable=True)]
 
 
-def _require_inside(x0: Tensor, box: Box | None) -> None:
-    if box is not None and not torch.equal(Domain(x0, box, None).project(x0), x0):
+def _require_inside(module: nn.Module, x0: Tensor, domain: Domain) -> None:
+    if not torch.equal(domain.project(x0), x0):
         raise DataError("some data points lie outside the box: clip them first, or widen the box")
+    if domain.inside is not None and not domain.inside(module, x0).all():
+        raise DataError("some data points are not inside the domain of the search: leave them out")
 
 
 def _starting_points(data: Tensor, starts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -284,7 +242,7 @@ def _starting_points(data: Tensor, starts: int, generator: torch.Generator) -> t
     centres = data[torch.arange(starts - len(kept)) % len(kept)]
     others = data[torch.randint(len(data), (len(centres),), generator=generator)] if len(data) > 1 else 0 * centres
     noise = torch.randn(centres.shape, generator=generator, dtype=torch.float64).to(centres)
-    fraction = _column(torch.rand(len(centres), generator=generator, dtype=torch.float64).to(centres), centres)
+    fraction = column(torch.rand(len(centres), generator=generator, dtype=torch.float64).to(centres), centres)
     noise = noise * (_scale(data) or 1.0)
     kinds = (
         centres + 0.1 * noise,
@@ -339,10 +297,9 @@ class _Curvature:
             weight[starts] = 0
 
 
-def _where_finite(module: nn.Module, x: Tensor, fallback: Tensor) -> Tensor:
-    """Return the inputs of ``x`` whose logits are finite, and those of ``fallback`` elsewhere."""
-    with torch.no_grad():
-        return torch.where(_column(module(x).isfinite().all(1), x), x, fallback)
+def _admitted(module: nn.Module, x: Tensor, fallback: Tensor, domain: Domain) -> Tensor:
+    """Return the inputs of ``x`` that the domain admits, and those of ``fallback`` elsewhere."""
+    return torch.where(column(domain.admits(module, x), x), x, fallback)
 
 
 def _ascend(
@@ -355,12 +312,12 @@ def _ascend(
     progress: bool,
 ) -> tuple[Tensor, int]:
     """Return where the starts end, and the steps taken: fewer than asked once every step length is negligible."""
-    x = _where_finite(module, domain.project(x), domain.centres)
+    x = _admitted(module, domain.project(x), domain.centres, domain)
     operator = FisherOperator(module, x, temperature)
     pair = _top_pair(operator)
     log_lam, u = _log_lam(operator, pair), pair.vector
     gradient = log_lam_gradient(operator, u).double().flatten(1)
-    size = _norms(x).clamp(min=(_scale(domain.centres) or 1.0) * x[0].numel() ** 0.5)
+    size = norms(x).clamp(min=(_scale(domain.centres) or 1.0) * x[0].numel() ** 0.5)
     length = 0.1 * size if domain.ball is None else (0.1 * size).clamp(max=domain.ball / 2)
     curvature, taken = _Curvature(), 0
     failures, modelled = torch.zeros_like(length), torch.zeros_like(length, dtype=torch.bool)
@@ -372,7 +329,7 @@ def _ascend(
         unit, natural = normalised(direction)
         reach = torch.where(modelled & ~flat, torch.minimum(natural, length), length)
         trial = domain.project((x.double() + (reach.unsqueeze(1) * unit).view_as(x)).to(x.dtype))
-        trial = _where_finite(module, trial, x)
+        trial = _admitted(module, trial, x, domain)
         operator = FisherOperator(module, trial, temperature)
         jitter = 0.1 * torch.randn(u.shape, generator=generator, dtype=torch.float64).to(u.device) / u.shape[1] ** 0.5
         pair = _top_pair(operator, u + jitter)  # the jitter lets another eigenvector take over
@@ -386,10 +343,10 @@ def _ascend(
         curvature.forget(failures >= _PATIENCE)
         modelled = (modelled | better) & (failures < _PATIENCE)
         log_lam = torch.where(better, trial_log_lam, log_lam)
-        x = torch.where(_column(better, x), trial, x)
+        x = torch.where(column(better, x), trial, x)
         u, gradient = torch.where(moved, pair.vector, u), torch.where(moved, trial_gradient, gradient)
         length = torch.where(better | flat, torch.maximum(2 * reach, length), 0.5 * reach)
-        length = torch.minimum(length, _norms(x).clamp(min=size))
+        length = torch.minimum(length, norms(x).clamp(min=size))
         if (length <= torch.finfo(x.dtype).eps * size).all():
             break
     return x, taken

@@ -28,6 +28,7 @@ from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.kernel import check
 from fimtheory.search import WorstCase, worst_case
+from fimtheory.token_variance import admits_variance, require_variance
 
 __all__ = ["DataEstimates", "Verdict", "estimates_on", "placed", "verify"]
 
@@ -152,6 +153,7 @@ def verify(
     seed: int = 0,
     starts: int = 32,
     steps: int = 100,
+    token_variance: float | str | None = None,
     input_bound: float | None = None,
     progress: bool = False,
 ) -> Verdict:
@@ -168,6 +170,8 @@ def verify(
         What to call the model; by default the graph's name.
     seed, starts, steps
         Of the search for the worst input, which is free to leave the data's range.
+    token_variance : number, optional
+        Least variance of a token that enters a norm layer, as for ``derive``; data and search stay within it.
     input_bound : float, optional
         Largest absolute value of an entry of an input, as for ``evaluate``; data and search stay within it.
     progress : bool
@@ -191,7 +195,8 @@ def verify(
     _check_data(inputs, graph, input_bound)
     described = data.description if isinstance(data, Data) else f"{len(data)} inputs given as a tensor"
     with _timed(seconds, "derive"):
-        derivation = derive(graph)
+        derivation = derive(graph, token_variance=token_variance)
+    require_variance(derivation, model, inputs)
     with _timed(seconds, "check"):
         check(derivation)
     with _timed(seconds, "bound"):
@@ -201,8 +206,11 @@ def verify(
     with _timed(seconds, "estimate"):
         found = estimates_on(model, inputs, seed=seed, progress=progress)
     with _timed(seconds, "search"):
+        inside = admits_variance(derivation)
         box = None if input_bound is None else _box(input_bound, inputs.dtype)
-        worst = worst_case(model, inputs, starts=starts, steps=steps, seed=seed, box=box, progress=progress)
+        worst = worst_case(
+            model, inputs, starts=starts, steps=steps, seed=seed, box=box, inside=inside, progress=progress
+        )
     suspects = inputs[found.log10 > bound.log10 - 0.01]
     confirmed = estimates_on(double(model), suspects.double(), seed=seed).log10 if len(suspects) else torch.empty(0)
     slack = math.log10(1 + 1e-9)  # rounding of lam in float64

@@ -8,10 +8,11 @@ from test_fisher import Apply, TokenNet, WrongBackward, dense_lam, net
 from torch import nn
 
 from fimtheory.claims import Status
+from fimtheory.domains import Domain
 from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRuleError
 from fimtheory.estimators import estimate, exact
 from fimtheory.fisher import FisherOperator, double
-from fimtheory.search import Domain, log_lam_gradient, worst_case
+from fimtheory.search import log_lam_gradient, worst_case
 
 
 def linear(dim, classes, seed):
