@@ -2,8 +2,9 @@
 
 The initial distributions are the ensemble of the expected bound, so they are part of a theorem's statement:
 
-- weights of ``Linear``, ``Conv2d`` and ``PatchEmbedding``: independent N(0, 2 / fan_in), with
-  fan_in = in_features, or in_channels / groups * kh * kw (He et al. 2015);
+- weights of linear maps, convolutions and ``PatchEmbedding``: independent N(0, 2 / fan_in), fan_in being in_features,
+  or in_channels / groups times the taps that meet one output: those of the kernel, of a transposed convolution the
+  product of ceil(k gcd(stride, dilation) / stride) at most (He et al. 2015);
 - projections of ``MultiHeadSelfAttention``: independent N(0, 1 / fan_in), fan_in = dim;
 - biases 0; norms the identity: weight 1, bias 0, running mean 0, running variance 1;
 - class token and position embeddings: independent N(0, 0.02^2) (Dosovitskiy et al. 2021);

@@ -27,11 +27,40 @@ NORMS = (
     layers.GroupNorm,
     layers.LocalResponseNorm,
 )
+CONVOLUTIONS = {2: layers.Conv1d, 3: layers.Conv2d, 4: layers.Conv3d}
+TRANSPOSED = {2: layers.ConvTranspose1d, 3: layers.ConvTranspose2d, 4: layers.ConvTranspose3d}
+CONVOLVING = (*CONVOLUTIONS.values(), *TRANSPOSED.values())
 
 
 def each(draw, sizes, least, most):
     """One whole number for each of ``sizes``, from ``least`` to ``most(size)``."""
     return tuple(draw(st.integers(least, max(least, most(size)))) for size in sizes)
+
+
+@st.composite
+def convolution(draw, shape, same=False):
+    """Any convolution of ``shape``, or one that keeps it."""
+    channels, *sizes = shape
+    if same:
+        kernel = tuple(draw(st.sampled_from([1, 3])) for _ in sizes)
+        padding = tuple(k // 2 for k in kernel)
+        return CONVOLUTIONS[len(shape)](channels, channels, kernel, padding=padding, bias=draw(st.booleans()))
+    groups = draw(st.sampled_from([g for g in (1, 1, 2, 3) if channels % g == 0]))
+    outputs, bias = groups * draw(st.integers(1, 3)), draw(st.booleans())
+    dilation = tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in sizes)
+    stride = each(draw, sizes, 1, lambda n: 3)
+    if draw(st.integers(0, 3)) == 0:
+        kernel = each(draw, sizes, 1, lambda n: 3)
+        widths = zip(sizes, stride, dilation, kernel, strict=True)
+        padding = tuple(draw(st.integers(0, min(2, ((n - 1) * s + d * (k - 1)) // 2))) for n, s, d, k in widths)
+        added = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        return TRANSPOSED[len(shape)](channels, outputs, kernel, stride, padding, added, dilation, groups, bias)
+    padding = each(draw, sizes, 0, lambda n: 2)
+    kernel = tuple(
+        draw(st.integers(1, max(1, min(4, (n + 2 * p - 1) // d + 1))))
+        for n, p, d in zip(sizes, padding, dilation, strict=True)
+    )
+    return CONVOLUTIONS[len(shape)](channels, outputs, kernel, stride, padding, dilation, groups, bias)
 
 
 @st.composite

@@ -6,7 +6,7 @@ import sympy
 import torch
 from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
 from drawn_products import PRODUCTS, hidden, product_of_branches
-from drawn_windows import NORMS, POOLS, normalisation, pooling
+from drawn_windows import CONVOLVING, NORMS, POOLS, convolution, normalisation, pooling
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -22,7 +22,7 @@ ELEMENTWISE = (
     *(layers.Cos, layers.Erf, layers.Atan),
 )
 IMAGE_LAYERS = (
-    layers.Conv2d,
+    *CONVOLVING,
     layers.PatchEmbedding,
     *POOLS,
 )
@@ -73,34 +73,13 @@ def _pair(draw, least, most):
 
 
 @st.composite
-def convolution(draw, shape, same=False):
-    channels, height, width = shape
-    if same:
-        kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (1, 3)]))
-        return layers.Conv2d(
-            channels, channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=draw(st.booleans())
-        )
-    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (1, 3)]))
-    padding = _pair(draw, 0, 2)
-    kernel = tuple(
-        draw(st.integers(1, max(1, min(4, (n + 2 * p - 1) // d + 1))))
-        for n, p, d in zip((height, width), padding, dilation, strict=True)
-    )
-    groups = draw(st.sampled_from([g for g in (1, 1, 2, 3) if channels % g == 0]))
-    return layers.Conv2d(
-        channels, groups * draw(st.integers(1, 3)), kernel, stride=_pair(draw, 1, 3), padding=padding,
-        dilation=dilation, groups=groups, bias=draw(st.booleans()),
-    )  # fmt: skip
-
-
-@st.composite
 def single(draw, shape):
     """One layer of one input that takes ``shape``, other than attention."""
     kinds = ["elementwise"] * 3 + ["norm"] * 2 + ["softmax", "move", "entries", "constant", "reduction"]
     if len(shape) == 3:
-        kinds += ["conv"] * 3 + ["patch"]
+        kinds += ["patch"]
     if len(shape) in (2, 3, 4):
-        kinds += ["pool"] * len(shape)
+        kinds += ["conv", "pool"] * len(shape)
     if len(shape) <= 2:
         kinds += ["linear"] * 3
     if len(shape) == 2:

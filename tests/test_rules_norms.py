@@ -122,7 +122,12 @@ def test_local_response_norm_under_search(size, beta, k):
         (layers.Linear(4, 3), layers.BatchNorm1d(3, 1e-3), (4,)),
         (layers.Linear(4, 3), layers.BatchNorm1d(5, 1e-3), (5, 4)),
         (layers.Linear(4, 3), layers.BatchNorm1d(3, 1e-3), (3, 4)),
+        (layers.Conv1d(2, 3, (3,), (2,), (1,)), layers.BatchNorm1d(3, 1e-3), (2, 8)),
         (layers.Conv2d(2, 3, (3, 3), (2, 1), (1, 0)), layers.BatchNorm2d(3, 1e-3), (2, 5, 5)),
+        (layers.Conv3d(2, 3, (2, 1, 2)), layers.BatchNorm3d(3, 1e-3), (2, 3, 2, 3)),
+        (layers.ConvTranspose1d(2, 4, (3,), (2,), groups=2), layers.BatchNorm1d(4, 1e-3), (2, 8)),
+        (layers.ConvTranspose2d(2, 3, (3, 3), (2, 1), (1, 0)), layers.BatchNorm2d(3, 1e-3), (2, 4, 4)),
+        (layers.ConvTranspose3d(2, 3, (2, 1, 2), (1, 2, 1)), layers.BatchNorm3d(3, 1e-3), (2, 2, 2, 2)),
     ],
     ids=repr,
 )

@@ -9,6 +9,7 @@ import os
 
 import pytest
 import torch
+from drawn_windows import CONVOLVING
 from hypothesis import HealthCheck, assume, event, given, settings, target
 from hypothesis import strategies as st
 from oracles import activations, ascend, fragment_module, jacobian, log10_lam, norm
@@ -93,7 +94,7 @@ def attack(graph, weights, steps, generator, input_bound):
 
 def weight_layers(graph):
     """Number of linear maps and attentions with weights, the head aside."""
-    kinds = layers.Linear, layers.Conv2d, layers.PatchEmbedding, layers.MultiHeadSelfAttention
+    kinds = layers.Linear, layers.PatchEmbedding, layers.MultiHeadSelfAttention, *CONVOLVING
     return sum(isinstance(node.layer, kinds) for node in graph.nodes if node.name != graph.output)
 
 

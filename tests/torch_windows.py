@@ -47,4 +47,21 @@ WINDOWS = [
     (layers.LocalResponseNorm(3, 0.7, 0.6, 1.5), nn.LocalResponseNorm(3, 0.7, 0.6, 1.5), IMAGE),
     (layers.LocalResponseNorm(4), nn.LocalResponseNorm(4), LINE),
     (layers.LocalResponseNorm(2, 2.0, 1.0), nn.LocalResponseNorm(2, 2.0, 1.0), VOLUME),
+    (layers.Conv1d(3, 4, (3,), (2,), (1,), (2,)), nn.Conv1d(3, 4, 3, 2, 1, 2), LINE),
+    (
+        layers.Conv3d(2, 4, (2, 3, 1), (1, 2, 1), (1, 1, 0), (2, 1, 1), 2, False),
+        nn.Conv3d(2, 4, (2, 3, 1), (1, 2, 1), (1, 1, 0), (2, 1, 1), 2, False),
+        VOLUME,
+    ),
+    (layers.ConvTranspose1d(3, 4, (3,), (2,), (1,), (1,)), nn.ConvTranspose1d(3, 4, 3, 2, 1, 1), LINE),
+    (
+        layers.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), (1, 2), 2, False),
+        nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), 2, False, (1, 2)),
+        IMAGE,
+    ),
+    (
+        layers.ConvTranspose3d(2, 2, (2, 3, 1), (1, 2, 1), (1, 1, 0), dilation=(2, 1, 1)),
+        nn.ConvTranspose3d(2, 2, (2, 3, 1), (1, 2, 1), (1, 1, 0), dilation=(2, 1, 1)),
+        VOLUME,
+    ),
 ]

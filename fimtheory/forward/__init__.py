@@ -12,6 +12,7 @@ from __future__ import annotations
 from fimtheory.forward import (
     activations,
     constants,
+    convolutions,
     movement,
     normalisation,
     pooling,
@@ -26,6 +27,7 @@ __all__ = [
     "Forward",
     "activations",
     "constants",
+    "convolutions",
     "movement",
     "normalisation",
     "pooling",

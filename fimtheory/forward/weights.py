@@ -18,17 +18,6 @@ def _linear(site: Site) -> Forward:
     return lambda tensors, x: F.linear(x, tensors["weight"], tensors.get("bias"))
 
 
-@rule(layers.Conv2d, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.conv2d"))
-def _conv2d(site: Site) -> Forward:
-    layer = site.layer
-
-    def forward(tensors: Tensors, x: Tensor) -> Tensor:
-        weight, bias = tensors["weight"], tensors.get("bias")
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-
-    return forward
-
-
 @rule(layers.PatchEmbedding, quantity=Quantity.FORWARD, reference=in_torch("torchvision.models.VisionTransformer"))
 def _patch_embedding(site: Site) -> Forward:
     patch = site.layer.patch

@@ -43,6 +43,7 @@ from fimtheory.layers.activations import (
 )
 from fimtheory.layers.base import LAYER_TYPES, Input, Layer, Pair, Shape, Single, Size, Triple, layer
 from fimtheory.layers.constants import AddConstant, ConcatConstant, MatmulConstant, MultiplyConstant, Scale, Shift
+from fimtheory.layers.convolutions import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fimtheory.layers.movement import Expand, Flip, IndexSelect, RepeatInterleave, Roll, Select, Slice, Tile
 from fimtheory.layers.normalisation import (
     BatchNorm1d,
@@ -83,7 +84,7 @@ from fimtheory.layers.structure import (
     Reshape,
     SelectToken,
 )
-from fimtheory.layers.weights import Conv2d, Linear, MultiHeadSelfAttention, PatchEmbedding
+from fimtheory.layers.weights import Linear, MultiHeadSelfAttention, PatchEmbedding
 
 __all__ = [
     "CELU",
@@ -112,7 +113,12 @@ __all__ = [
     "ClassToken",
     "Concat",
     "ConcatConstant",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cos",
     "Dropout",
     "Erf",

@@ -1,10 +1,10 @@
-"""Layers with weights."""
+"""Linear layers, and layers made of them."""
 
 from __future__ import annotations
 
-from fimtheory.layers.base import Layer, Pair, Size, layer
+from fimtheory.layers.base import Layer, Size, layer
 
-__all__ = ["Conv2d", "Linear", "MultiHeadSelfAttention", "PatchEmbedding"]
+__all__ = ["Linear", "MultiHeadSelfAttention", "PatchEmbedding"]
 
 
 @layer
@@ -13,20 +13,6 @@ class Linear(Layer):
 
     in_features: Size
     out_features: Size
-    bias: bool = True
-
-
-@layer
-class Conv2d(Layer):
-    """Zero-padded cross-correlation; kernel (out_channels, in_channels / groups, kh, kw), input (C, H, W)."""
-
-    in_channels: Size
-    out_channels: Size
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: Size = 1
     bias: bool = True
 
 

@@ -13,7 +13,21 @@ from torch import Tensor
 
 from fimtheory import norms
 from fimtheory.errors import MissingRuleError
-from fimtheory.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d, Layer, Linear, Pair, PatchEmbedding
+from fimtheory.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Layer,
+    Linear,
+    PatchEmbedding,
+    Shape,
+)
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.norms import CertifiedNorm, RowScale
 
@@ -80,13 +94,12 @@ def _dense(place: Place, scale: RowScale | None) -> CertifiedNorm:
     return norms.dense(place.tensors[0]["weight"].flatten(1), row_scale=scale)
 
 
-@linear_part(Conv2d)
+@linear_part(Conv1d, Conv2d, Conv3d)
 def _convolution(place: Place, scale: RowScale | None) -> CertifiedNorm:
     layer: Any = place.layers[0]
-    height, width = place.sizes()[1:]
     return norms.convolution(
         place.tensors[0]["weight"],
-        (height, width),
+        place.sizes()[1:],
         stride=_ints(layer.stride),
         padding=_ints(layer.padding),
         dilation=_ints(layer.dilation),
@@ -95,8 +108,23 @@ def _convolution(place: Place, scale: RowScale | None) -> CertifiedNorm:
     )
 
 
-def _ints(pair: Pair) -> tuple[int, int]:
-    return int(pair[0]), int(pair[1])
+@linear_part(ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+def _transposed_convolution(place: Place, scale: RowScale | None) -> CertifiedNorm:
+    layer: Any = place.layers[0]
+    return norms.transposed_convolution(
+        place.tensors[0]["weight"],
+        place.sizes()[1:],
+        stride=_ints(layer.stride),
+        padding=_ints(layer.padding),
+        output_padding=_ints(layer.output_padding),
+        dilation=_ints(layer.dilation),
+        groups=int(layer.groups),
+        row_scale=scale,
+    )
+
+
+def _ints(sizes: Shape) -> tuple[int, ...]:
+    return tuple(int(size) for size in sizes)
 
 
 @output_scale(BatchNorm1d, BatchNorm2d, BatchNorm3d)

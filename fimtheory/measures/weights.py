@@ -8,8 +8,20 @@ from fimtheory import norms
 from fimtheory.balls import ball
 from fimtheory.ensemble import WEIGHT_VARIANCE
 from fimtheory.errors import MissingRuleError
-from fimtheory.layers import Conv2d, Linear, MatmulConstant, PatchEmbedding
+from fimtheory.layers import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Linear,
+    MatmulConstant,
+    PatchEmbedding,
+)
 from fimtheory.measures.base import Place, Value, certified, evaluates
+
+_CONVOLUTIONS = Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 
 @evaluates("row diameter")
@@ -29,12 +41,11 @@ def mean_square_gain(place: Place) -> Value:
         return WEIGHT_VARIANCE * ball(int(outputs)) / int(inputs), "exact"
     if isinstance(layer, PatchEmbedding):
         return WEIGHT_VARIANCE * ball(int(layer.dim)) / (int(layer.in_channels) * int(layer.patch) ** 2), "exact"
-    if isinstance(layer, Conv2d):
-        windows = math.prod(
-            -(-int(k) * math.gcd(int(s), int(d)) // int(s))
-            for k, s, d in zip(layer.kernel, layer.stride, layer.dilation, strict=True)
-        )
-        taps = int(layer.kernel[0]) * int(layer.kernel[1])
+    if isinstance(layer, _CONVOLUTIONS):
+        each = zip(layer.kernel, layer.stride, layer.dilation, strict=True)
         ratio = ball(int(layer.out_channels)) / int(layer.in_channels)  # the same within every group
-        return WEIGHT_VARIANCE * ratio * windows / taps, "exact"
+        most = math.prod(-(-int(k) * math.gcd(int(s), int(d)) // int(s)) for k, s, d in each)
+        taps = math.prod(int(k) for k in layer.kernel)
+        feeds, sums = (most, taps) if isinstance(layer, _CONVOLUTIONS[:3]) else (taps, most)
+        return WEIGHT_VARIANCE * ratio * feeds / sums, "exact"
     raise MissingRuleError(f"node {place.nodes[-1]}: no mean square gain of a {type(layer).__name__}")

@@ -86,11 +86,29 @@ def _patches(flow: Flow, x: Range) -> Range:
     return _affine(flow, x, rows, seen=x.norm.min(root(rows.shape[1]) * x.entry), by_token=True)
 
 
+@ranged(layers.Conv1d)
+@ranged(layers.Conv1d, layers.BatchNorm1d)
 @ranged(layers.Conv2d)
 @ranged(layers.Conv2d, layers.BatchNorm2d)
+@ranged(layers.Conv3d)
+@ranged(layers.Conv3d, layers.BatchNorm3d)
 def _convolution(flow: Flow, x: Range) -> Range:
     """Padding with zeros only shortens windows."""
     return _affine(flow, x, flow.tensors[0]["weight"].flatten(1), seen=x.norm, by_token=False)
+
+
+@ranged(layers.ConvTranspose1d)
+@ranged(layers.ConvTranspose1d, layers.BatchNorm1d)
+@ranged(layers.ConvTranspose2d)
+@ranged(layers.ConvTranspose2d, layers.BatchNorm2d)
+@ranged(layers.ConvTranspose3d)
+@ranged(layers.ConvTranspose3d, layers.BatchNorm3d)
+def _transposed_convolution(flow: Flow, x: Range) -> Range:
+    """An entry of the output meets every channel of its group through some of the taps, each at another position."""
+    layer, weight = flow.layers[0], flow.tensors[0]["weight"]
+    assert isinstance(layer, layers.ConvTranspose1d | layers.ConvTranspose2d | layers.ConvTranspose3d)
+    by_group = weight.flatten(2).unflatten(0, (int(layer.groups), -1)).transpose(1, 2)
+    return _affine(flow, x, by_group.flatten(2).flatten(0, 1), seen=x.norm, by_token=False)
 
 
 @ranged(layers.BatchNorm1d)

@@ -41,7 +41,12 @@ def batch_norm_gain(site: Site) -> Claim:
 
 
 @rule(layers.Linear, layers.BatchNorm1d, quantity=Quantity.GAIN, reference=_REFERENCE)
+@rule(layers.Conv1d, layers.BatchNorm1d, quantity=Quantity.GAIN, reference=_REFERENCE)
 @rule(layers.Conv2d, layers.BatchNorm2d, quantity=Quantity.GAIN, reference=_REFERENCE)
+@rule(layers.Conv3d, layers.BatchNorm3d, quantity=Quantity.GAIN, reference=_REFERENCE)
+@rule(layers.ConvTranspose1d, layers.BatchNorm1d, quantity=Quantity.GAIN, reference=_REFERENCE)
+@rule(layers.ConvTranspose2d, layers.BatchNorm2d, quantity=Quantity.GAIN, reference=_REFERENCE)
+@rule(layers.ConvTranspose3d, layers.BatchNorm3d, quantity=Quantity.GAIN, reference=_REFERENCE)
 def folded_batch_norm_gain(site: Site) -> Claim:
     """Gain of a linear map or convolution followed by batch norm in evaluation: one norm is taken, not two.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
-from fimtheory.layers import Conv2d, Linear, PatchEmbedding
+from fimtheory.layers import Linear, PatchEmbedding
 from fimtheory.registry import Site, measure, rule
 from fimtheory.symmetry import Symmetry
 
@@ -30,7 +30,6 @@ WEIGHT_VARIANCE = measure(
 
 
 @rule(Linear, quantity=Quantity.GAIN, reference=Reference("horn2013", "section 5.6"))
-@rule(Conv2d, quantity=Quantity.GAIN, reference=Reference("sedghi2019", "theorem 6"))
 @rule(PatchEmbedding, quantity=Quantity.GAIN, reference=Reference("horn2013", "section 5.6"))
 def affine_gain(site: Site) -> Claim:
     """Gain of an affine map: the norm of its linear part.
@@ -43,21 +42,17 @@ def affine_gain(site: Site) -> Claim:
     fc
     """
     norm = site.measured("operator norm")
-    convolves = isinstance(site.layer, Conv2d)
-    reference = Reference("sedghi2019", "theorem 6") if convolves else Reference("horn2013", "section 5.6")
-    return Claim(Relation.EQ, norm.symbol, reference, measured=(norm,))
+    return Claim(Relation.EQ, norm.symbol, Reference("horn2013", "section 5.6"), measured=(norm,))
 
 
 @rule(Linear, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("poole2016", "section 3"))
-@rule(Conv2d, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("poole2016", "section 3"))
 @rule(PatchEmbedding, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("poole2016", "section 3"))
 def random_weight_variance(site: Site) -> Claim:
     """Mean square gain of a layer with independent zero-mean weights of variance s^2 / fan_in.
 
-    Statement: ``E ||W J||_F^2 <= v E ||J||_F^2`` with ``v = s^2 n_out / fan_in`` and n_out the number of outputs
-    one input feeds (for a convolution: c_out / groups times the number of windows that cover a position, at most
-    the product of ceil(k/s) over dimensions).  Conditions: W independent of J.  Proof: entries of W are
-    uncorrelated, so ``E ||W u||^2`` is the sum of the variances that u meets; sum over the columns u of J.
+    Statement: ``E ||W J||_F^2 <= v E ||J||_F^2`` with ``v = s^2 n_out / fan_in`` and n_out the number of outputs.
+    Conditions: W independent of J.  Proof: entries of W are uncorrelated, so ``E ||W u||^2`` is the sum of the
+    variances that u meets; sum over the columns u of J.
 
     >>> from fimtheory.layers import Linear
     >>> random_weight_variance(Site.of(Linear(3, 2), inputs=((3,),), node="fc")).expression
@@ -69,7 +64,6 @@ def random_weight_variance(site: Site) -> Claim:
 
 
 @rule(Linear, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
-@rule(Conv2d, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
 @rule(PatchEmbedding, quantity=Quantity.SYMMETRY, reference=Reference("hanin2020", "section 2"))
 def weight_symmetry(site: Site) -> Symmetry:
     """Flipping the sign of all weights of the layer (biases are zero at random init) flips its output."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sympy
-
 from fimtheory import layers
 from fimtheory.claims import Quantity, Reference
 from fimtheory.ensemble import (
@@ -29,16 +27,6 @@ def _linear(site: Site) -> Parameters:
     layer = site.layer
     shape = (layer.out_features, layer.in_features)
     return weight_and_bias(shape, layer.in_features, layer.out_features, layer.bias)
-
-
-@rule(layers.Conv2d, quantity=Quantity.PARAMETERS, reference=_HE)
-def _conv2d(site: Site) -> Parameters:
-    layer = site.layer
-    per_group = sympy.sympify(layer.in_channels) / layer.groups
-    per_group = int(per_group) if per_group.is_Integer else per_group
-    height, width = layer.kernel
-    shape = (layer.out_channels, per_group, height, width)
-    return weight_and_bias(shape, per_group * height * width, layer.out_channels, layer.bias)
 
 
 @rule(layers.PatchEmbedding, quantity=Quantity.PARAMETERS, reference=_HE)

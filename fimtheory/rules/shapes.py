@@ -6,8 +6,6 @@ with what was given and what was expected (see ``fimtheory.sizes``).
 
 from __future__ import annotations
 
-from typing import Any
-
 import sympy
 
 from fimtheory import layers
@@ -19,13 +17,11 @@ from fimtheory.registry import Site, rule
 from fimtheory.sizes import (
     checked_number,
     checked_size,
-    checked_sizes,
     equal,
     expect,
     input_shape,
     quotient,
     same_shape,
-    windows,
 )
 
 __all__: list[str] = []
@@ -37,12 +33,6 @@ def _torch(where: str) -> Reference:
 
 def _image(site: Site) -> Shape:
     return input_shape(site, "(channels, height, width)", 3)
-
-
-def _windows2d(shape: Shape, layer: Any, dilation: Shape) -> Shape:
-    kernel, stride = checked_sizes("kernel", layer.kernel, 2), checked_sizes("stride", layer.stride, 2)
-    padding = checked_sizes("padding", layer.padding, 2, least=0)
-    return tuple(windows(*each) for each in zip(shape[1:], kernel, stride, padding, dilation, strict=True))
 
 
 # ---- weights ----------------------------------------------------------------------------------------------------
@@ -61,17 +51,6 @@ def _linear(site: Site) -> Shape:
     (shape,) = site.inputs
     expect("features", shape[-1], checked_size("in_features", site.layer.in_features))
     return (*shape[:-1], checked_size("out_features", site.layer.out_features))
-
-
-@rule(layers.Conv2d, quantity=Quantity.SHAPE, reference=_torch("nn.Conv2d"))
-def _conv2d(site: Site) -> Shape:
-    shape, layer = _image(site), site.layer
-    groups = checked_size("groups", layer.groups)
-    expect("channels", shape[0], checked_size("in_channels", layer.in_channels))
-    channels = checked_size("out_channels", layer.out_channels)
-    quotient(groups, "in_channels", layer.in_channels)
-    quotient(groups, "out_channels", channels)
-    return (channels, *_windows2d(shape, layer, checked_sizes("dilation", layer.dilation, 2)))
 
 
 @rule(layers.PatchEmbedding, quantity=Quantity.SHAPE, reference=_torch("torchvision.models.VisionTransformer"))
