@@ -79,9 +79,7 @@ def theorem_of(graph: LayerGraph, lemmas: Sequence[Lemma], temperature: sympy.Ex
     heuristic = any(claim.status is Status.HEURISTIC for claim in growths)
     status = None if expected is None else Status.HEURISTIC if heuristic else Status.EXPECTED
     worst = _conditions(_support(lemmas, Quantity.GAIN))
-    return Theorem(
-        head, measured, bound, expected, status, worst, _conditions(growths), tuple(definitions.items())
-    )
+    return Theorem(head, measured, bound, expected, status, worst, _conditions(growths), tuple(definitions.items()))
 
 
 def head_symbols(graph: LayerGraph) -> tuple[Measured, Measured]:

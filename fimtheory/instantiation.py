@@ -6,6 +6,7 @@ is no training mode; ``fimtheory.zoo.train`` shows how a graph is trained.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,9 +183,7 @@ class GraphModule(nn.Module):
         ShapeError
             ``x`` is not a batch of the graph's inputs.
         """
-        logits = x
-        for _, logits in self.values(x):
-            pass
+        ((_, logits),) = deque(self.values(x), maxlen=1)  # all others are released on the way
         return logits
 
     def values(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
