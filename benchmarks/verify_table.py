@@ -6,6 +6,7 @@ Run: python benchmarks/verify_table.py --out docs/verification.md [TARGET ...]
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.console import Console
 import fimtheory as ft
 from fimtheory import zoo
 from fimtheory.data import load_data
+from fimtheory.decimals import fixed
 from fimtheory.targets import resolve
 
 LARGE = {
@@ -40,7 +42,11 @@ def verdict(name: str) -> dict[str, Any]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the verdicts as a Markdown table; every number is a decimal logarithm but the last three."""
+    """Return the verdicts as a Markdown table; every number is a decimal logarithm but the last three.
+
+    Bounds are rounded up, what was found is rounded down.
+    """
+    above, below = (functools.partial(fixed, up=up, places=2) for up in (True, False))
     lines = [
         "| target | bound (certified) | baseline (certified) | E lam (random weights) | data max | worst found |"
         " looseness | violations | seconds: bound | search |",
@@ -49,11 +55,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         data_max = torch.tensor(row["estimates"]["max"], dtype=torch.float64).log10().item()
         lines.append(
-            f"| {row['target']} | {row['bound']['log10']:.2f} | {row['baseline']['log10']:.2f} "
-            f"| {row['expected']['log10']:.2f} ({row['expected']['status']}) "
-            f"| {data_max:.2f} ({row['estimates']['status']}, n = {row['estimates']['n']}) "
-            f"| {row['worst_case']['log10']:.2f} (lower, {row['worst_case']['starts']} starts) "
-            f"| {row['looseness_log10']:.2f} | {row['violations']} "
+            f"| {row['target']} | {above(row['bound']['log10'])} | {above(row['baseline']['log10'])} "
+            f"| {above(row['expected']['log10'])} ({row['expected']['status']}) "
+            f"| {below(data_max)} ({row['estimates']['status']}, n = {row['estimates']['n']}) "
+            f"| {below(row['worst_case']['log10'])} (lower, {row['worst_case']['starts']} starts) "
+            f"| {above(row['looseness_log10'])} | {row['violations']} "
             f"| {row['seconds']['bound']:.1f} | {row['seconds']['search']:.1f} |"
         )
     return "\n".join(lines) + "\n"

@@ -129,8 +129,8 @@ def _bound_rows(table: Table, found: Evaluation, usual: Evaluation) -> None:
 
 def _domain(found: Evaluation, derivation: Derivation) -> list[str]:
     """Return sentences that say where the worst-case bounds hold."""
-    assumed = [f"  {plain(condition.statement)}" for condition in derivation.assumptions]
-    return [f"The worst-case bounds hold for {found.domain}{', provided that:' if assumed else '.'}", *assumed]
+    assumed = [f"Assumption: {plain(condition.statement)}" for condition in derivation.assumptions]
+    return [f"Domain of the worst-case bounds: {found.domain}.", *assumed]
 
 
 def _lines(lines: list[str]) -> Text:
