@@ -55,7 +55,7 @@ def from_onnx(
     start = _input(file, input, read, path)
     module = onnx_module(file, nodes, start, end)
     example = torch.zeros((BATCH, *(int(size) for size in start.sizes[1:])), dtype=start.dtype)
-    return from_torch(module, example, name=name or file.name)
+    return from_torch(module, example, input="x", name=name or file.name)
 
 
 def _output(file: OnnxFile, given: str | None, path: str | Path) -> str:

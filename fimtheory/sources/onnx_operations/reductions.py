@@ -118,13 +118,10 @@ def instance_normalization(call: Call) -> Tensor:
 
 @operation("GroupNormalization")
 def group_normalization(call: Call) -> Tensor:
-    """Normalisation of groups of channels; before version 21 with one scale a group."""
+    """Normalisation of groups of channels."""
     call.ignore("stash_type")
-    value, groups, scale, bias = call[0], call.attribute("num_groups"), call[1], call[2]
-    if call.opset < 21:
-        times = value.shape[1] // groups
-        scale, bias = scale.repeat_interleave(times), bias.repeat_interleave(times)
-    return functional.group_norm(value, groups, scale, bias, call.attribute("epsilon", 1e-5))
+    eps = call.attribute("epsilon", 1e-5)
+    return functional.group_norm(call[0], call.attribute("num_groups"), call[1], call[2], eps)
 
 
 @operation("LayerNormalization")
