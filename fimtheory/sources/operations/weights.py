@@ -18,7 +18,14 @@ from fimtheory.sources.operations.resampling import padded
 
 aten: Any = torch.ops.aten
 
-_CONVOLUTIONS = {(2, False): layers.Conv2d}
+_CONVOLUTIONS: dict[tuple[int, bool], Any] = {
+    (1, False): layers.Conv1d,
+    (2, False): layers.Conv2d,
+    (3, False): layers.Conv3d,
+    (1, True): layers.ConvTranspose1d,
+    (2, True): layers.ConvTranspose2d,
+    (3, True): layers.ConvTranspose3d,
+}
 
 
 @reads(aten.linear.default)
@@ -106,9 +113,7 @@ def _convolution(g: GraphBuilder, call: Call, transposed: bool, output_padding: 
 
     groups = int(call.groups)
     first, second, *kernel = call.weight.shape
-    if (rank, transposed) not in _CONVOLUTIONS:
-        raise UnsupportedError(f"no layer for a {'transposed ' if transposed else ''}convolution in {rank} dimensions")
-    layer: Any = _CONVOLUTIONS[rank, transposed]
+    layer = _CONVOLUTIONS[rank, transposed]
     channels = (first, second * groups) if transposed else (second * groups, first)
     more = {} if output_padding is None else {"output_padding": sizes(output_padding)}
     made = layer(
