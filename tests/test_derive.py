@@ -244,7 +244,8 @@ def measured_values(derivation, weights):
         tensors = []
         for name in nodes:
             prefix = f"{name}."
-            tensors.append({k.removeprefix(prefix): t for k, t in weights.items() if k.startswith(prefix)})
+            held = {k.removeprefix(prefix): t for k, t in weights.items() if k.startswith(prefix)}
+            tensors.append(held | {"": weights[name]} if name in weights else held)
         return Place(tuple(graph.layer(m) for m in nodes), tuple(tensors), graph.input_shapes(nodes[0])[0], nodes)
 
     def number(measured, nodes):

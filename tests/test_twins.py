@@ -11,9 +11,8 @@ import fimtheory as ft
 CASES = {
     "vgg": ("vgg11_bn", (3, 32, 32)),
     "resnet": ("resnet18", (3, 32, 32)),
-    "bottlenecks": ("resnet50", (3, 32, 32)),
-    "densenet": ("densenet121", (3, 32, 32)),
 }
+LARGE = {"bottlenecks": ("resnet50", (3, 32, 32)), "densenet": ("densenet121", (3, 32, 32))}
 
 
 def twins(name, shape):
@@ -37,8 +36,18 @@ def bound_of(graph, weights):
     return ft.evaluate(derivation, weights).log10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape"), LARGE.values(), ids=LARGE)
+def test_large_presets_and_imported_twins_have_the_same_bound(name, shape):
+    assert_same_bound(name, shape)
+
+
 @pytest.mark.parametrize(("name", "shape"), CASES.values(), ids=CASES)
 def test_presets_and_imported_twins_have_the_same_bound(name, shape):
+    assert_same_bound(name, shape)
+
+
+def assert_same_bound(name, shape):
     preset, module = twins(name, shape)
     imported = ft.from_torch(module, torch.zeros(1, *shape))
     assert imported.difference is not None
