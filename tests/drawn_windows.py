@@ -29,6 +29,7 @@ NORMS = (
 )
 CONVOLUTIONS = {2: layers.Conv1d, 3: layers.Conv2d, 4: layers.Conv3d}
 TRANSPOSED = {2: layers.ConvTranspose1d, 3: layers.ConvTranspose2d, 4: layers.ConvTranspose3d}
+RESAMPLING = (layers.Pad, layers.Upsample, layers.PixelShuffle, layers.PixelUnshuffle)
 CONVOLVING = (*CONVOLUTIONS.values(), *TRANSPOSED.values())
 
 
@@ -106,3 +107,29 @@ def normalisation(draw, shape):
         alpha, beta = draw(st.sampled_from([1e-4, 0.5, 10.0])), draw(st.sampled_from([0.75, 0.5, 1.0, 3.0]))
         return layers.LocalResponseNorm(draw(st.integers(1, 4)), alpha, beta, draw(st.sampled_from([1.0, 0.3, 2.0])))
     return kind(shape[0], eps)
+
+
+@st.composite
+def resampling(draw, shape):
+    """Padding, interpolation or a pixel shuffle of ``shape``, which has two dimensions or more."""
+    squares = [r for r in (1, 2) if len(shape) == 3 and shape[0] % r**2 == 0]
+    sides = [r for r in (1, 2) if len(shape) == 3 and shape[1] % r == shape[2] % r == 0]
+    kinds = [layers.Pad, layers.Upsample, *([layers.PixelShuffle] * bool(squares))]
+    match draw(st.sampled_from([*kinds, *([layers.PixelUnshuffle] * bool(sides))])):
+        case layers.Pad:
+            mode = draw(st.sampled_from(["constant", "reflect", "replicate", "circular"]))
+            most = {
+                "constant": lambda n: 2,
+                "reflect": lambda n: n - 1,
+                "replicate": lambda n: 3,
+                "circular": lambda n: n,
+            }
+            pads = tuple(tuple(draw(st.integers(0, min(3, most[mode](n)))) for _ in range(2)) for n in shape[1:])
+            return layers.Pad(((0, 0), *pads), mode, draw(st.sampled_from([0.0, 0.7, -2.0])))
+        case layers.Upsample:
+            mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
+            corners = mode != "nearest" and draw(st.booleans())
+            return layers.Upsample(each(draw, shape[1:], 1, lambda n: 2 * n + 1), mode, corners)
+        case layers.PixelShuffle:
+            return layers.PixelShuffle(draw(st.sampled_from(squares)))
+    return layers.PixelUnshuffle(draw(st.sampled_from(sides)))

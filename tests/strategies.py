@@ -6,7 +6,7 @@ import sympy
 import torch
 from drawn import CONSTANTS, MOVEMENT, REDUCTIONS, constant, movement, reduction
 from drawn_products import PRODUCTS, hidden, product_of_branches
-from drawn_windows import CONVOLVING, NORMS, POOLS, convolution, normalisation, pooling
+from drawn_windows import CONVOLVING, NORMS, POOLS, RESAMPLING, convolution, normalisation, pooling, resampling
 from hypothesis import strategies as st
 
 import fimtheory as ft
@@ -23,6 +23,7 @@ ELEMENTWISE = (
 )
 IMAGE_LAYERS = (
     *CONVOLVING,
+    *RESAMPLING,
     layers.PatchEmbedding,
     *POOLS,
 )
@@ -79,7 +80,7 @@ def single(draw, shape):
     if len(shape) == 3:
         kinds += ["patch"]
     if len(shape) in (2, 3, 4):
-        kinds += ["conv", "pool"] * len(shape)
+        kinds += ["conv", "pool"] * len(shape) + ["resampling"]
     if len(shape) <= 2:
         kinds += ["linear"] * 3
     if len(shape) == 2:
@@ -96,6 +97,8 @@ def single(draw, shape):
             return draw(st.sampled_from([*(layers.Softmax(t) for t in (1.0, 0.1, 7.0)), *over]))
         case "conv":
             return draw(convolution(shape))
+        case "resampling":
+            return draw(resampling(shape))
         case "pool":
             return draw(pooling(shape))
         case "patch":

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from fimtheory import layers
+
+
+class Padded(nn.Module):
+    """Padding of the last dimensions, as ``torch.nn.functional.pad`` takes it."""
+
+    def __init__(self, pads: tuple[int, ...], mode: str, value: float | None = None) -> None:
+        super().__init__()
+        self.pads, self.mode, self.value = pads, mode, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pads, self.mode, self.value)
+
 
 LINE, IMAGE, VOLUME = (3, 11), (4, 6, 7), (2, 5, 4, 6)
 
@@ -64,4 +77,17 @@ WINDOWS = [
         nn.ConvTranspose3d(2, 2, (2, 3, 1), (1, 2, 1), (1, 1, 0), dilation=(2, 1, 1)),
         VOLUME,
     ),
+    (layers.Pad(((1, 0), (2, 3)), value=1.5), Padded((2, 3, 1, 0), "constant", 1.5), LINE),
+    (layers.Pad(((0, 0), (5, 2), (0, 6)), "reflect"), Padded((0, 6, 5, 2), "reflect"), IMAGE),
+    (layers.Pad(((0, 0), (5, 2), (0, 9)), "replicate"), Padded((0, 9, 5, 2), "replicate"), IMAGE),
+    (layers.Pad(((0, 0), (5, 2), (0, 7)), "circular"), Padded((0, 7, 5, 2), "circular"), IMAGE),
+    (layers.Upsample((7, 20)), nn.Upsample((7, 20)), IMAGE),
+    (layers.Upsample((12, 14), "linear"), nn.Upsample((12, 14), mode="bilinear"), IMAGE),
+    (layers.Upsample((11, 4), "linear", True), nn.Upsample((11, 4), mode="bilinear", align_corners=True), IMAGE),
+    (layers.Upsample((12, 5), "cubic"), nn.Upsample((12, 5), mode="bicubic"), IMAGE),
+    (layers.Upsample((13, 1), "cubic", True), nn.Upsample((13, 1), mode="bicubic", align_corners=True), IMAGE),
+    (layers.Upsample((5, 9, 6), "linear"), nn.Upsample((5, 9, 6), mode="trilinear"), VOLUME),
+    (layers.Upsample((25,), "linear"), nn.Upsample(25, mode="linear"), LINE),
+    (layers.PixelShuffle(2), nn.PixelShuffle(2), IMAGE),
+    (layers.PixelUnshuffle(2), nn.PixelUnshuffle(2), (3, 6, 4)),
 ]

@@ -18,6 +18,7 @@ from fimtheory.forward import (
     pooling,
     products,
     reductions,
+    resampling,
     structure,
     weights,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "pooling",
     "products",
     "reductions",
+    "resampling",
     "structure",
     "weights",
 ]

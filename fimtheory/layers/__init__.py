@@ -72,6 +72,7 @@ from fimtheory.layers.pooling import (
 )
 from fimtheory.layers.products import Gate, MatMul, Multiply, ScaledDotProductAttention
 from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
+from fimtheory.layers.resampling import Pad, PixelShuffle, PixelUnshuffle, Upsample
 from fimtheory.layers.structure import (
     Add,
     ClassToken,
@@ -156,9 +157,12 @@ __all__ = [
     "Multiply",
     "MultiplyConstant",
     "PReLU",
+    "Pad",
     "Pair",
     "PatchEmbedding",
     "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "PositionEmbedding",
     "QuickGELU",
     "RMSNorm",
@@ -190,5 +194,6 @@ __all__ = [
     "Threshold",
     "Tile",
     "Triple",
+    "Upsample",
     "layer",
 ]

@@ -8,7 +8,7 @@ Importing this package registers the functions.
 
 from __future__ import annotations
 
-from fimtheory.ranges import affine, elementwise, joins, movement, normalisation, products, reductions
+from fimtheory.ranges import affine, elementwise, joins, movement, normalisation, products, reductions, resampling
 from fimtheory.ranges.base import RANGED, Flow, Range, bounded, ranged, spread
 from fimtheory.ranges.walk import Ranges
 
@@ -26,5 +26,6 @@ __all__ = [
     "products",
     "ranged",
     "reductions",
+    "resampling",
     "spread",
 ]
