@@ -14,6 +14,8 @@ from torch import nn
 import fimtheory as ft
 from fimtheory import zoo
 from fimtheory.errors import SourceError
+from fimtheory.sources import onnx_evaluation
+from fimtheory.sources.onnx_operations import registry
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -364,14 +366,32 @@ def test_old_and_new_operator_sets_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("operator", "numbers"),
-    [("ConstantOfShape", [2**40]), ("Expand", [2**20, 2**20, 1, 1]), ("Tile", [2**20, 2**20])],
+    ("operator", "first", "numbers"),
+    [
+        ("ConstantOfShape", None, [2**40]),
+        ("Expand", "w", [2**20, 2**20, 1, 1]),
+        ("Expand", "x", [2**30, 1, 3]),
+        ("Tile", "w", [2**20, 2**20]),
+    ],
 )
-def test_a_file_that_asks_for_huge_tensors_is_refused(operator, numbers, tmp_path):
-    inputs = ["s"] if operator == "ConstantOfShape" else ["w", "s"]
+def test_a_file_that_asks_for_huge_tensors_is_refused(operator, first, numbers, tmp_path):
+    inputs = [name for name in (first, "s") if name]
     nodes = [node(operator, inputs, ["h"]), node("ReduceSum", ["h"], ["t"]), node("Add", ["x", "t"])]
     constants = [tensor(WEIGHT, "w"), tensor(numbers, "s", np.int64)]
-    refused(save(tmp_path / "m.onnx", nodes, constants, outputs=[value("y", ["n", 3])]), "too large|entries")
+    refused(save(tmp_path / "m.onnx", nodes, constants, outputs=[value("y", ["n", 3])]), "the_.*too large")
+
+
+def test_constants_that_are_huge_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_evaluation, "MOST_ENTRIES", 10)
+    nodes = [*(node("ConstantOfShape", ["s"], [name]) for name in "abc"), node("Sum", ["x", "a", "b", "c"])]
+    path = save(tmp_path / "m.onnx", nodes, [tensor([4, 1], "s", np.int64)], outputs=[value("y", ["n", 3])])
+    refused(path, "constants computed so far")
+
+
+def test_what_an_operation_does_not_read_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"])], [tensor(WEIGHT, "w")])
+    monkeypatch.setitem(registry._OPERATIONS, "Relu", lambda call: call.inputs[0])
+    refused(path, r"node the_Relu \(Relu\): input 0 cannot be imported")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ ONES = {
     "layer norm over two": One("LayerNormalization", 17, (2, 3, 4), (floats(3, 4), floats(3, 4)), {"axis": 1}),
     "uneven convolution": One("Conv", 11, (2, 4, 7), (floats(6, 2, 3),), {"pads": [0, 2], "group": 2}),
     "same convolution": One(
-        "Conv", 11, (2, 2, 7, 6), (floats(3, 2, 3, 2), floats(3)), {"auto_pad": "SAME_LOWER", "strides": [2, 2]}
+        "Conv", 11, (2, 2, 7, 6), (floats(3, 2, 3, 3), floats(3)), {"auto_pad": "SAME_LOWER", "strides": [2, 2]}
     ),
     "transposed convolution": One(
         "ConvTranspose", 11, (2, 4, 5, 5), (floats(4, 3, 3, 3), floats(6)),
