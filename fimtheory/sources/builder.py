@@ -129,7 +129,8 @@ class GraphBuilder:
         name = self._owner(tensors)
         if name is None:
             path, call = _module_path(self._current), _leaf(self._current)
-            name = path if call and path and path not in self._nodes else f"{path}.{kind}" if path else kind
+            whole = call and path and path not in self._nodes and "value" not in tensors
+            name = path if whole else f"{path}.{kind}" if path else kind
         return self._free(name)
 
     def _free(self, name: str) -> str:
