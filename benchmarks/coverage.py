@@ -212,7 +212,8 @@ def main() -> None:
         for done in as_completed([pool.submit(run, name, given.import_only, given.limit) for name in wanted]):
             result = done.result()
             known[result["model"]] = result
-            console.print(result["model"], result["stage"], result["seconds"], shortened(result), highlight=False)
+            told = f"{result['model']} {result['stage']} {result['seconds']} {shortened(result)}"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
             results = [known[name] for name in MODELS if name in known]
             store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             given.out.write_text(markdown(results), encoding="utf-8")

@@ -169,9 +169,9 @@ TEXT_CLASSIFIERS: dict[str, dict[str, Any]] = {
     "MPNet": _WORDS,
     "FNet": _WORDS,
     "Deberta": _WORDS,
-    "Llama": {**_WORDS, "num_key_value_heads": 2, "pad_token_id": 0},
+    "Llama": {**_WORDS, "num_key_value_heads": 2, "pad_token_id": 0, "use_cache": False},
     "GPT2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 40, "num_labels": 10,
-             "pad_token_id": 0},
+             "pad_token_id": 0, "use_cache": False},
 }  # fmt: skip
 
 
