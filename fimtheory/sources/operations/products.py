@@ -24,6 +24,8 @@ def attention(g: GraphBuilder, call: Call) -> Traced:
     query, key, value = call.query, call.key, call.value
     if not all(isinstance(each, Traced) for each in (query, key, value)):
         raise UnsupportedError("attention in which queries, keys or values are constant")
+    for each in (query, key, value):
+        each.layout.dims((-1, -2))  # refused where one holds the batch
     if call.dropout_p:
         raise UnsupportedError("attention with dropout; call module.eval() first")
     if call.enable_gqa:

@@ -47,6 +47,7 @@ def addmm(g: GraphBuilder, call: Call) -> Traced:
 
 
 def _linear(g: GraphBuilder, value: Traced, weight: Tensor, bias: Tensor | None) -> Traced:
+    value.layout.dim(-1)  # refused where it holds the batch
     layer = layers.Linear(weight.shape[1], weight.shape[0], bias is not None)
     return g.add(layer, value, weight=weight, bias=bias)
 
@@ -62,6 +63,8 @@ def matmul(g: GraphBuilder, call: Call) -> Traced:
     first = call.input
     second = call.other if hasattr(call, "other") else call.mat2
     if isinstance(first, Traced) and isinstance(second, Traced):
+        for each in (first, second):
+            each.layout.dims((-1, -2))  # refused where one holds the batch
         *leading, rows, _ = g.shape
         left = expanded(g, first, (*leading, rows, first.shape[-1]))
         right = expanded(g, second, (*leading, *second.shape[-2:]))
@@ -71,6 +74,7 @@ def matmul(g: GraphBuilder, call: Call) -> Traced:
     if plain.dim() != 2:
         raise UnsupportedError(f"multiplies by a constant stack of matrices {tuple(matrix.shape)}")
     before = value is second
+    value.layout.dim(-2 if before else -1)
     layer = layers.MatmulConstant(tuple(plain.shape), before)
     return g.add(layer, value, value=plain)
 
