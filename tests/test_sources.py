@@ -79,15 +79,6 @@ def test_a_group_of_operations_becomes_its_layers(name):
     assert types_of(graph, "Input", "Flatten") == expected + Counter(["Concat"])
 
 
-UNREACHED = {}
-"""Operations that no torch function is exported to here; files from other versions or decompositions may have them."""
-
-
-def test_every_reader_is_used_by_a_group():
-    used = set().union(*(group(name)[2] for name in GROUPS))
-    assert {str(target) for target in set(registry._READERS) - used} == UNREACHED
-
-
 # ---- weights ----------------------------------------------------------------------------------------------------
 
 
