@@ -36,7 +36,7 @@ def test_numbers_beyond_floats_are_enclosed(log10):
         for up in (True, False):
             mantissa, _, exponent = significant(None, log10, up=up).partition("e")
             shown = (arb(mantissa) * 10 ** arb(int(exponent or 0))).log() / arb(10).log()
-            assert (shown - arb(log10)) * (1 if up else -1) > -arb(10) ** -60
+            assert (shown - arb(log10)) * (1 if up else -1) > -(arb(10) ** -60)
             assert abs(shown - arb(log10)) < 0.005
     finally:
         ctx.prec = 128
