@@ -66,11 +66,11 @@ def test_convolution_against_torch(shape, kernel, stride, padding, dilation, gro
 @given(images, pairs, pairs, paddings, pairs)
 @example((1, 2, 2), (2, 2), (1, 1), (1, 1), (3, 3))  # a window that sees nothing but padding
 def test_max_pool_against_torch(shape, kernel, stride, padding, dilation):
-    assert_same_shape(
-        layers.MaxPool2d(kernel, stride, padding, dilation),
-        shape,
-        torch_shape(nn.MaxPool2d(kernel, stride, padding, dilation), shape),
-    )
+    module = nn.MaxPool2d(kernel, stride, padding, dilation)
+    expected = torch_shape(module, shape)
+    # windows that step over all entries are refused, see test_rules_pooling
+    assume(expected is None or not module(torch.zeros(1, *shape)).isinf().any())
+    assert_same_shape(layers.MaxPool2d(kernel, stride, padding, dilation), shape, expected)
 
 
 @given(images, pairs, pairs, paddings)
