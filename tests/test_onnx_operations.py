@@ -127,6 +127,7 @@ def floats(*shape):
 
 ONES = {
     "slopes by channel": One("PRelu", 16, (2, 3, 4), (floats(3, 1),)),
+    "slopes by channel with a leading 1": One("PRelu", 16, (2, 3, 4), (floats(1, 3, 1),)),
     "one slope": One("PRelu", 16, (2, 3), (floats(1),)),
     "cast": One("Cast", 13, (2, 3), (), {"to": 11}),
     "cast to the type of a constant": One("CastLike", 15, (2, 3), (floats(1),)),
@@ -172,6 +173,7 @@ ONES = {
     ),
     "resize by cubics": One("Resize", 13, (2, 2, 4, 4), (floats(0), floats(0), ints(2, 2, 7, 6)), {"mode": "cubic"}),
     "gather rows": One("Gather", 13, (2, 5, 3), (np.array([[1, -1], [0, 2]]),), {"axis": 1}),
+    "gather in order": One("Gather", 13, (2, 6), (np.arange(6).reshape(3, 2),), {"axis": 1}),
     "slice backwards": One("Slice", 13, (2, 6), (ints(-1), ints(-7), ints(1), ints(-2))),
     "split by attribute": One("Split", 11, (2, 6), (), {"axis": 1, "split": [2, 4]}),
     "depth to space": One("DepthToSpace", 13, (2, 8, 2, 3), (), {"blocksize": 2, "mode": "CRD"}),

@@ -81,8 +81,8 @@ def prelu(call: Call) -> Tensor:
     """Leaky ReLU with one slope, or one for each channel."""
     value, slope = call[0], call[1]
     channels = value.shape[1] if value.dim() > 1 else 1
-    per_channel = slope.dim() == value.dim() - 1 and slope.numel() == channels == slope.shape[0]
-    if slope.numel() != 1 and not per_channel:
+    per_channel = (1,) * (slope.dim() - value.dim() + 1) + (channels,) + (1,) * (value.dim() - 2)
+    if slope.numel() != 1 and slope.shape != per_channel:
         raise SourceError(f"slopes of shape {tuple(slope.shape)}; expected one, or one for each channel")
     return functional.prelu(value, slope.reshape(-1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -156,9 +157,20 @@ def gather(call: Call) -> Tensor:
     at, size = axis % value.dim(), value.shape[axis]
     if places.dim() == 0:
         return torch.select(value, at, int(call.entries(1)))
+    shape = (*value.shape[:at], *places.shape, *value.shape[at + 1 :])
+    if call.listed(1) and np.array_equal(np.ravel(call.entries(1)), np.arange(size)):
+        return value.reshape(shape)  # a view that exporters write as places of the flattened batch
     positive = torch.where(places < 0, places + size, places)
     taken = torch.index_select(value, at, positive.flatten())
-    return taken if places.dim() == 1 else taken.reshape(*value.shape[:at], *places.shape, *value.shape[at + 1 :])
+    return taken if places.dim() == 1 else taken.reshape(shape)
+
+
+@operation("ScatterND")
+def scatter(call: Call) -> Tensor:
+    """Entries replaced at given places."""
+    if call.attribute("reduction", "none") != "none":
+        raise SourceError("replaces entries by sums or products with them; that is not supported")
+    return torch.index_put(call[0], tuple(call[1].unbind(-1)), call[2])
 
 
 @operation("Trilu")

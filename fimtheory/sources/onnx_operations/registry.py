@@ -49,6 +49,10 @@ class Call:
         """Whether an input is a constant."""
         return place < len(self.inputs) and self.numbers[place] is not None
 
+    def listed(self, place: int) -> bool:
+        """Whether an input is a constant that has few enough entries to be listed."""
+        return self.constant(place) and self.numbers[place] is not MANY
+
     def entries(self, place: int, otherwise: Any = _NO) -> Any:
         """Return the entries of a constant input, as nested lists, or of one number.
 
