@@ -1,23 +1,21 @@
 """Several operations that are one layer: activations written as formulas, normalisation by the l2 norm, attention.
 
-A formula is recognised by its values: it depends on one tensor entry by entry, and agrees with the activation on a
-grid.  As for everything imported, the node's values are then compared with the model's own.
+As for everything imported, the values of what is recognised are then compared with the model's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from fimtheory import layers
-from fimtheory.claims import Quantity
 from fimtheory.layers import Layer
-from fimtheory.registry import Site, require_rule
+from fimtheory.sources.formulas import FORMULAS, activation_of, formula_of
 from fimtheory.sources.layout import Traced
-from fimtheory.sources.program import resolved
+from fimtheory.sources.program import behind
 from fimtheory.sources.written_attention import written_attentions
 
 __all__ = ["Pattern", "patterns_of"]
@@ -26,21 +24,6 @@ aten: Any = torch.ops.aten
 
 Pattern = tuple[tuple[fx.Node, ...], Callable[..., Traced]]
 """The operations whose values a layer takes, and the function that adds the layer to a builder, given these values."""
-
-_FORMULAS = {
-    aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.rsub.Scalar, aten.mul.Tensor, aten.mul.Scalar,
-    aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.neg.default, aten.abs.default, aten.exp.default,
-    aten.tanh.default, aten.erf.default, aten.sigmoid.default, aten.relu.default, aten.relu6.default,
-    aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.softplus.default,
-    aten.log1p.default, aten.hardsigmoid.default, aten.hardswish.default,
-}  # fmt: skip
-_ACTIVATIONS = (
-    layers.GELU(), layers.GELUTanh(), layers.SiLU(), layers.QuickGELU(), layers.Mish(), layers.Hardswish(),
-    layers.Hardsigmoid(), layers.Softsign(), layers.Softplus(), layers.Tanhshrink(), layers.Sigmoid(), layers.Tanh(),
-    layers.ReLU6(),
-)  # fmt: skip
-_GRID = torch.linspace(-19.0, 19.0, 4001, dtype=torch.float64)
-_AGREEMENT = 1e-13
 
 
 def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern], set[fx.Node]]:
@@ -64,38 +47,25 @@ def _activations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
     """Yield formulas of one tensor that are an activation, each as long as can be."""
     roots: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        if node.target in _FORMULAS and _is_tensor(node):
+        if node.target in FORMULAS and _is_tensor(node):
             sources: list[Any] = [roots.get(s, s) for s in node.all_input_nodes if _is_tensor(s)]
             if len(set(sources)) == 1:
                 roots[node] = sources[0]
     for node, root in roots.items():
         if any(roots.get(user) is root for user in node.users):
             continue
-        layer = _activation(node, root, roots)
+        layer = _activation(node, root)
         if layer is not None:
             yield node, ((root,), lambda g, x, layer=layer: g.add(layer, x))
 
 
-def _activation(node: fx.Node, root: fx.Node, roots: Mapping[fx.Node, fx.Node]) -> Layer | None:
-    values: dict[fx.Node, Tensor] = {root: _GRID}
-    chain: list[fx.Node] = []
-    pending = [node]
-    while pending:
-        here = pending.pop()
-        if here is not root and here not in chain:
-            chain.append(here)
-            pending += here.all_input_nodes
-    order = [each for each in node.graph.nodes if each in set(chain)]
-    if len(order) < 2 or any(each.op != "call_function" for each in order):
+def _activation(node: fx.Node, root: fx.Node) -> Layer | None:
+    chain = behind([node], {root}) - {root}
+    order = [each for each in node.graph.nodes if each in chain]
+    if len(order) < 2 or any(each.target not in FORMULAS for each in order):
         return None
-    for each in order:
-        args, kwargs = resolved(each, values)
-        values[each] = each.target(*args, **kwargs)  # type: ignore[operator]
-    for layer in _ACTIVATIONS:
-        forward = require_rule(layer, Quantity.FORWARD, "x").function(Site((layer,), ("x",), ((1,),), (1,)))
-        if float((values[node] - forward({}, _GRID)).abs().max()) <= _AGREEMENT * float(_GRID.max()):
-            return layer
-    return None
+    formula = formula_of(order, root)
+    return None if formula is None else activation_of(formula)
 
 
 def _l2_normalisations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
