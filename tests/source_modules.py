@@ -79,9 +79,41 @@ class Constant(nn.Module):
         return self.function(x, self.value)
 
 
+DIAGONAL = torch.eye(4, 3) > 0
+
+
+def rms_norm(x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 0.1)
+
+
+def rms_norm_in_float32(x):
+    wide = x.to(torch.float32)
+    return (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + 0.1)).to(x.dtype)
+
+
+def layer_norm(x):
+    return (x - x.mean(-1, keepdim=True)) / torch.sqrt((x - x.mean(-1, keepdim=True)).square().mean(-1, True) + 0.1)
+
+
+def layer_norm_computed_once(x):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-3)
+
+
+def windows(x):
+    """Rows of an image as images of their own."""
+    return x.unflatten(2, (-1, 2)).permute(0, 2, 1, 3, 4).flatten(0, 1)
+
+
+def in_windows(part):
+    return nn.Sequential(Apply(windows), part, Apply(lambda x: x.unflatten(0, (-1, 3)).flatten(1)))
+
+
 def squeeze_and_excitation(x):
     return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
+
+WINDOWS = "Reshape Permute"
 
 GROUPS = {
     "activations": Group(
@@ -154,6 +186,16 @@ GROUPS = {
             (lambda x: torch.sigmoid(x.mean(2, keepdim=True)) * x, "Mean Sigmoid Gate"),
             (lambda x: x.mean(1, keepdim=True) * x.mean(2, keepdim=True), "Mean Mean Expand Expand Multiply"),
             (lambda x: x + x.mean(1, keepdim=True), "Mean Expand Add"),
+            (lambda x: x**2, "Multiply"),
+            (lambda x: x**3, "Multiply Multiply"),
+            (torch.square, "Multiply"),
+            (Constant(lambda x, c: torch.addcmul(c, c, x, value=0.5), 4, 3), "MultiplyConstant Scale AddConstant"),
+            (Constant(lambda x, c: torch.addcmul(x, c, c, value=-2), 3), "AddConstant"),
+            (lambda x: x.masked_fill(DIAGONAL, 7.0), "MultiplyConstant AddConstant"),
+            (lambda x: x.masked_fill(DIAGONAL, 0.0), "MultiplyConstant"),
+            (lambda x: x.masked_fill(torch.zeros(4, 3, dtype=torch.bool), -1.0), ""),
+            (lambda x: torch.where(DIAGONAL, x, torch.sin(x)), "Sin MultiplyConstant MultiplyConstant Add"),
+            (lambda x: torch.where(DIAGONAL, 2.0, x), "MultiplyConstant AddConstant"),
         ),
     ),
     "movement": Group(
@@ -184,6 +226,13 @@ GROUPS = {
             (lambda x: x.flip(1, 2), "Flip"),
             (lambda x: x.index_select(1, torch.tensor([3, 0, 0])), "IndexSelect"),
             (lambda x: x[:, :, [5, 1]], "IndexSelect"),
+            (lambda x: x[:, :, torch.tensor([[5, 1], [0, 5]])], "IndexSelect Reshape"),
+            (lambda x: x[torch.arange(len(x)), torch.full((len(x),), 3)], "Select"),
+            (lambda x: x.unfold(2, 3, 2), "IndexSelect Reshape"),
+            (lambda x: x.unfold(1, 2, 1).flatten(1), "IndexSelect Reshape Permute"),
+            (lambda x: x.repeat_interleave(2, 2), "RepeatInterleave"),
+            (lambda x: x.repeat_interleave(3, 0).unflatten(0, (-1, 3)), "Expand"),
+            (lambda x: x.flatten(0, 1).repeat_interleave(2, 0).unflatten(0, (-1, 8)), "RepeatInterleave"),
             (Constant(lambda x, c: torch.cat([c.expand(len(x), -1, -1), x], 1), 1, 1, 6), "ConcatConstant"),
             (Constant(lambda x, c: torch.cat([x, c.expand(len(x), -1, -1)], 1), 1, 2, 6), "ConcatConstant"),
         ),
@@ -209,6 +258,9 @@ GROUPS = {
             (nn.LayerNorm(6), "LayerNorm"),
             (nn.LayerNorm(6, bias=False), "LayerNorm"),
             (nn.LayerNorm(6, elementwise_affine=False, eps=0.1), "LayerNorm"),
+            (rms_norm, "RMSNorm"),
+            (layer_norm, "LayerNorm"),
+            (layer_norm_computed_once, "LayerNorm"),
             (
                 lambda x: F.scaled_dot_product_attention(x, torch.sin(x), torch.cos(x)),
                 "Sin Cos ScaledDotProductAttention",
@@ -255,6 +307,38 @@ GROUPS = {
             (nn.LayerNorm((4, 5, 6), elementwise_affine=False), "LayerNormOver"),
             (nn.RMSNorm(6, eps=1e-4), "RMSNorm"),
             (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(120)), "BatchNorm1d"),
+        ),
+    ),
+    "windows": Group(
+        (4, 6, 5),
+        parts(
+            (in_windows(nn.Conv2d(4, 3, 2)), f"{WINDOWS} Permute Conv3d Permute"),
+            (
+                in_windows(nn.Conv2d(4, 4, (1, 3), (1, 2), (0, 1), groups=2)),
+                f"{WINDOWS} Permute Conv3d Permute",
+            ),
+            (
+                in_windows(nn.ConvTranspose2d(4, 2, 2, bias=False)),
+                f"{WINDOWS} Permute ConvTranspose3d Permute",
+            ),
+            (in_windows(nn.BatchNorm2d(4)), f"{WINDOWS} Permute BatchNorm3d Permute"),
+            (
+                nn.Sequential(
+                    Apply(lambda x: x.flatten(0, 2)),
+                    nn.BatchNorm1d(5),
+                    Apply(lambda x: x.unflatten(0, (-1, 24)).flatten(1)),
+                ),
+                "Reshape Permute BatchNorm1d Permute",
+            ),
+        ),
+    ),
+    "maxima in padded images": Group(
+        (2, 7, 6),
+        parts(
+            (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2), "MaxPool2d"),
+            (lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-math.inf), 3, 1), "MaxPool2d"),
+            (lambda x: F.max_pool2d(F.pad(x, (1, 0, 0, 1), value=-math.inf), (2, 3), (2, 1)), "MaxPool2d Slice"),
+            (lambda x: F.max_pool2d(F.pad(x, (0, 1), value=-math.inf), 2, 2), "MaxPool2d"),
         ),
     ),
     "sizes of images": Group(

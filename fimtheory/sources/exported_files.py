@@ -57,11 +57,13 @@ def from_pt2(
     program = program_of(exported, example)
     start, end = input_of(program, input), output_of(program, output)
     wide = program.double()
-    graph, trial = read(wide, name or file.stem, start, end)
+    wide = wide.widened(start) or wide
+    inside, outside = wide.node(start.name), wide.node(end.name)
+    graph, trial = read(wide, name or file.stem, inside, outside)
     held = {**exported.constants, **exported.state_dict}
     weights = {k: held[k] if _same(held.get(k), value) else value for k, value in graph.weights.items()}
     made = graph.weighing({key: value.detach().clone() for key, value in weights.items()})
-    logits = wide.run({start: trial.input}, {end})[end]
+    logits = wide.run({inside: trial.input}, {outside})[outside]
     single = program.run({start: trial.input.float()}, {end})[end]
     return made.compared(compare_logits(made, trial, logits, single))
 

@@ -15,8 +15,10 @@ from fimtheory import layers
 from fimtheory.layers import Layer
 from fimtheory.sources.formulas import FORMULAS, activation_of, formula_of
 from fimtheory.sources.layout import Traced
+from fimtheory.sources.padded_maxima import padded_maxima
 from fimtheory.sources.program import behind
 from fimtheory.sources.written_attention import written_attentions
+from fimtheory.sources.written_norms import written_norms
 
 __all__ = ["Pattern", "patterns_of"]
 
@@ -32,7 +34,13 @@ def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern]
     for node in graph.nodes:
         if dependent.intersection(node.all_input_nodes):
             dependent.add(node)
-    every = (*_activations(graph), *_l2_normalisations(graph), *written_attentions(graph, dependent))
+    every = (
+        *_activations(graph),
+        *_l2_normalisations(graph),
+        *written_norms(graph),
+        *padded_maxima(graph),
+        *written_attentions(graph, dependent),
+    )
     found = {node: pattern for node, pattern in every if pattern[0][0] in dependent}
     sources = {source for taken, _ in found.values() for source in taken}
     absorbed: set[fx.Node] = set()

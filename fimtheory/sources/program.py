@@ -86,6 +86,10 @@ def _double(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def _wide(value: Any) -> Any:
+    return torch.float64 if value in (torch.float32, torch.float16, torch.bfloat16) else value
+
+
 def in_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy of a module with every floating-point tensor of it in ``dtype``.
 
@@ -188,6 +192,28 @@ class Program:
     def double(self) -> Program:
         """Return the program with float64 tensors in place of every other floating-point type."""
         return replace(self, tensors={name: _double(value) for name, value in self.tensors.items()})
+
+    def widened(self, start: fx.Node) -> Program | None:
+        """Return the program with float64 wherever it computes in a narrower type from the input, None if nowhere.
+
+        Language models normalise in float32 whatever the type of their weights.  Bounds are about the exact function,
+        so graph and program are compared without this rounding.  Constants stay as the model computes them.
+        """
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        graph.graph_copy(self.graph, copies)
+        dependent, changed = {copies[start]}, False
+        for node in graph.nodes:
+            if dependent.intersection(node.all_input_nodes):
+                dependent.add(node)
+                given = node.args, dict(node.kwargs)
+                node.args, node.kwargs = pytree.tree_map(_wide, given)
+                changed = changed or (node.args, dict(node.kwargs)) != given
+        outputs = tuple(None if node is None else copies[node] for node in self.outputs)
+        return replace(self, graph=graph, outputs=outputs) if changed else None
+
+    def node(self, name: str) -> fx.Node:
+        """Return an operation by its name."""
+        return next(node for node in self.graph.nodes if node.name == name)
 
     def logits_of(self, module: nn.Module, arguments: Arguments, end: fx.Node) -> Tensor:
         """Return what the module itself computes where the program computes ``end``."""

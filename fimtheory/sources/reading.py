@@ -27,6 +27,11 @@ __all__ = ["input_of", "output_of", "read"]
 
 aten: Any = torch.ops.aten
 
+_VIEWS = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.clone.default, aten.alias.default,
+    aten.unsqueeze.default, aten.squeeze.dim,
+}  # fmt: skip
+
 
 @torch.no_grad()
 def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> tuple[ImportedGraph, Trial]:
@@ -68,7 +73,10 @@ def read(program: Program, name: str, start: fx.Node, end: fx.Node) -> tuple[Imp
 
 
 class _Unread:
-    """Stands for the value of an operation that could not be read; what depends on it is not reported again."""
+    """Stands for the value of an operation that could not be read; what depends on it is read no further.
+
+    Only operations that nobody could read, whatever they are given, are listed behind it.
+    """
 
 
 def _value(builder: GraphBuilder, node: fx.Node, values: Mapping[fx.Node, Any], missing: list[Any]) -> Any:
@@ -85,6 +93,9 @@ def _value(builder: GraphBuilder, node: fx.Node, values: Mapping[fx.Node, Any], 
             raise UnsupportedError("no layer for this operation")
         return reader(builder, arguments_of(node.target, args, kwargs))  # type: ignore[arg-type]
 
+    if reader is None and node.target is not operator.getitem and any(isinstance(leaf, _Unread) for leaf in leaves):
+        missing.append((node, "no layer for this operation"))
+        return _Unread()
     return _added(node, missing, leaves, add)
 
 
@@ -156,8 +167,10 @@ def input_of(program: Program, given: str | None) -> fx.Node:
     return embeddings[0]
 
 
-def _embeddings(placeholder: fx.Node) -> list[fx.Node]:
-    return [user for user in placeholder.users if user.target is aten.embedding.default]
+def _embeddings(tokens: fx.Node) -> list[fx.Node]:
+    """Embeddings that read token ids, or views of them."""
+    found = [user for user in tokens.users if user.target is aten.embedding.default and user.args[1] is tokens]
+    return found + [each for user in tokens.users if user.target in _VIEWS for each in _embeddings(user)]
 
 
 def output_of(program: Program, given: str | None) -> fx.Node:

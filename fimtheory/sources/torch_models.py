@@ -68,6 +68,9 @@ def from_torch(
     wide = in_precision(module, torch.float64)
     program = program_of(exported(wide, arguments.double()), arguments.double().leaves())
     start, end = input_of(program, input), output_of(program, output)
+    exact = program.widened(start)
+    if exact is not None:
+        program, start, end = exact, exact.node(start.name), exact.node(end.name)
     graph, trial = read(program, name or type(module).__name__, start, end)
     own = module.state_dict()
     weights = {key: own[key] if _same(own.get(key), value) else value for key, value in graph.weights.items()}
@@ -77,9 +80,12 @@ def from_torch(
         both = tuple(each.replacing(program.inputs.index(start.name), trial.input) for each in both)
     else:  # the input is an embedding, and its tokens are tried as they are
         trial = trial_of(made, program.run({}, {start})[start])
-    modules = wide, in_precision(module, torch.float32)
-    logits = [program.logits_of(each, given, end) for each, given in zip(modules, both, strict=True)]
-    return made.compared(compare_logits(made, trial, *logits))
+    if exact is not None:  # the module itself rounds on the way, in float64 too
+        logits = program.run({start: trial.input}, {end})[end]
+    else:
+        logits = program.logits_of(wide, both[0], end)
+    single = program.logits_of(in_precision(module, torch.float32), both[1], end)
+    return made.compared(compare_logits(made, trial, logits, single))
 
 
 def _same(own: Tensor | None, read: Tensor) -> bool:

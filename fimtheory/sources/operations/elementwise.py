@@ -18,6 +18,8 @@ from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
 
+_MOST_FACTORS = 4
+
 for _target, _kind in (
     (aten.relu.default, layers.ReLU),
     (aten.relu6.default, layers.ReLU6),
@@ -189,6 +191,69 @@ def div(g: GraphBuilder, call: Call) -> Traced:
     if isinstance(call.other, Tensor):
         return _multiplied(g, expanded(g, call.input, g.shape), 1 / call.other)
     return _scaled(g, call.input, 1 / float(call.other))
+
+
+@reads(aten.addcmul.default)
+def addcmul(g: GraphBuilder, call: Call) -> Traced:
+    """``input + value * tensor1 * tensor2``; the product has at most one factor that depends on the input."""
+    first, second = call.tensor1, call.tensor2
+    if isinstance(first, Traced) and isinstance(second, Traced):
+        raise UnsupportedError("addcmul of two values that depend on the input; write the product and the sum")
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return _sum(g, call.input, first * second, 1.0, float(call.value))
+    value, constant = (first, second) if isinstance(first, Traced) else (second, first)
+    product = _multiplied(g, expanded(g, value, g.shape), constant)
+    return _sum(g, call.input, product, 1.0, float(call.value))
+
+
+@reads(aten.pow.Tensor_Scalar)
+def power(g: GraphBuilder, call: Call) -> Traced:
+    """A small whole power, as products."""
+    exponent = int(call.exponent)
+    if exponent != call.exponent or not 1 <= exponent <= _MOST_FACTORS:
+        raise UnsupportedError(f"the power {call.exponent}; those read are 1 to {_MOST_FACTORS}, as products")
+    value = call.input
+    for _ in range(exponent - 1):
+        value = g.add(layers.Multiply(), value, call.input)
+    return value
+
+
+@reads(aten.square.default)
+def square(g: GraphBuilder, call: Call) -> Traced:
+    """The product of a value with itself."""
+    return g.add(layers.Multiply(), call.input, call.input)
+
+
+@reads(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(g: GraphBuilder, call: Call) -> Traced:
+    """A number in the place of the entries that a constant mask marks."""
+    mask, fill = call.mask, call.value
+    if not isinstance(call.input, Traced) or isinstance(mask, Traced) or isinstance(fill, Traced):
+        raise UnsupportedError("fills where, or with what, depends on the input, or fills a constant")
+    return _kept(g, call.input, ~mask, fill)
+
+
+@reads(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf)
+def where(g: GraphBuilder, call: Call) -> Traced:
+    """One of two values, as a constant mask says."""
+    mask, one, other = call.condition, call.input, call.other
+    if isinstance(mask, Traced):
+        raise UnsupportedError("chooses by the input, which is no continuous function of it")
+    if isinstance(one, Traced) and isinstance(other, Traced):
+        return g.add(layers.Add(), _kept(g, one, mask, 0.0), _kept(g, other, ~mask, 0.0))
+    return _kept(g, one, mask, other) if isinstance(one, Traced) else _kept(g, other, ~mask, one)
+
+
+def _kept(g: GraphBuilder, value: Traced, mask: Tensor, fill: Any) -> Traced:
+    """Return the entries that a constant mask marks, with a constant in the place of all others."""
+    value = expanded(g, value, g.shape)
+    if bool(mask.all()):
+        return value
+    filled = torch.where(mask, torch.zeros((), dtype=torch.float64), torch.as_tensor(fill, dtype=torch.float64))
+    if not bool(filled.isfinite().all()):
+        raise UnsupportedError("fills with infinity; only attention by softmax hides entries so")
+    kept = _multiplied(g, value, mask.to(torch.float64))
+    return kept if not bool(filled.any()) else _sum(g, kept, filled, 1.0, 1.0)
 
 
 def _multiplied(g: GraphBuilder, value: Traced, constant: Any) -> Traced:

@@ -107,6 +107,29 @@ def repeat(g: GraphBuilder, call: Call) -> Traced:
     return g.add(layers.Tile(tuple(kept)), value, layout=layout.resized(g.shape))
 
 
+@reads(aten.repeat_interleave.self_int)
+def repeat_interleave(g: GraphBuilder, call: Call) -> Traced:
+    """Every entry of a dimension several times in a row."""
+    if call.dim is None:
+        raise UnsupportedError("repeats the entries of the flattened batch; name the dimension")
+    return interleaved(g, call.input, call.dim % len(call.input.shape), int(call.repeats))
+
+
+def interleaved(g: GraphBuilder, value: Traced, at: int, times: int) -> Traced:
+    """Return a value with every entry of dimension ``at`` that many times in a row."""
+    if times == 1:
+        return value
+    shape = (*value.shape[:at], value.shape[at] * times, *value.shape[at + 1 :])
+    if at == value.layout.batch:  # copies of one input become rows of that input
+        layout = replace(value.layout, shape=shape, inner=value.layout.inner * times)
+        if value.layout.merged > 1:
+            return g.add(layers.RepeatInterleave(at, times), value, layout=layout)
+        if at > 0:
+            raise UnsupportedError("repeats a batch that is not the first dimension")
+        return g.add(layers.Expand(layout.sample), value, layout=layout)
+    return g.add(layers.RepeatInterleave(value.layout.dim(at), times), value, layout=value.layout.resized(shape))
+
+
 @reads(aten.slice.Tensor)
 def slice_(g: GraphBuilder, call: Call) -> Traced:
     """Part of a dimension."""
@@ -188,13 +211,41 @@ def index_select(g: GraphBuilder, call: Call) -> Traced:
 
 @reads(aten.index.Tensor)
 def index(g: GraphBuilder, call: Call) -> Traced:
-    """Entries at constant positions of one dimension."""
+    """Entries at constant positions of one dimension, or one position for every input of the batch."""
+    value: Traced = call.input
     places = [(at, each) for at, each in enumerate(call.indices) if each is not None]
-    if len(places) != 1 or not isinstance(places[0][1], Tensor) or places[0][1].dim() != 1:
-        raise UnsupportedError(
-            "indexes by several tensors at once; only one list of positions along one dimension is read"
-        )
-    return _indexed(g, call.input, *places[0])
+    if not all(isinstance(each, Tensor) for _, each in places):
+        raise UnsupportedError("the positions depend on the input, which has no derivative")
+    if len(places) == 2 and _whole_batch(value, *places[0]) and places[1][1].unique().numel() == 1:
+        at, each = places[1]
+        return selected(g, value, at, int(each.flatten()[0]))
+    if len(places) != 1:
+        raise UnsupportedError("indexes by several tensors at once; only positions along one dimension are read")
+    at, each = places[0]
+    if each.dtype is torch.bool and each.dim() != 1:
+        raise UnsupportedError("indexes by a mask of several dimensions")
+    taken = _indexed(g, value, at, each.flatten())
+    return taken if each.dim() == 1 else g.viewed(taken, g.shape)
+
+
+def _whole_batch(value: Traced, at: int, places: Tensor) -> bool:
+    """Whether positions are those of all inputs of a batch, in order."""
+    layout = value.layout
+    every = torch.arange(layout.count).tolist()
+    return at == layout.batch == 0 and layout.merged == 1 and places.dim() == 1 and places.tolist() == every
+
+
+@reads(aten.unfold.default)
+def unfold(g: GraphBuilder, call: Call) -> Traced:
+    """Windows of a dimension, side by side in a new last dimension."""
+    value: Traced = call.input
+    at = call.dimension % len(value.shape)
+    starts = torch.arange(0, value.shape[at] - call.size + 1, call.step)
+    places = starts[:, None] + torch.arange(call.size)
+    taken = _indexed(g, value, at, places.flatten())
+    split = g.viewed(taken, (*value.shape[:at], len(starts), call.size, *value.shape[at + 1 :]))
+    rank = len(value.shape)
+    return g.permuted(split, [*range(at + 1), *range(at + 2, rank + 1), at + 1])
 
 
 def _indexed(g: GraphBuilder, value: Traced, at: int, places: Any) -> Traced:
@@ -223,6 +274,14 @@ def stack(g: GraphBuilder, call: Call) -> Traced:
     at = call.dim % (len(traced.shape) + 1)
     wide = (*traced.shape[:at], 1, *traced.shape[at:])
     return joined(g, [g.viewed(p, wide) if isinstance(p, Traced) else p.reshape(wide) for p in call.tensors], at)
+
+
+def rows_inside(g: GraphBuilder, value: Traced) -> Traced:
+    """Return a value (rows of the batch, channels, ...) with the rows of one input as a dimension behind the channels.
+
+    What acts on every row alike, such as a convolution of windows, then acts with a kernel of size 1 along the rows.
+    """
+    return g.permuted(value, [1, 0, *range(2, len(value.shape))])
 
 
 def joined(g: GraphBuilder, parts: list[Any], at: int) -> Traced:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fimtheory import layers
 from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced, UnsupportedError
+from fimtheory.sources.operations.movement import rows_inside
 from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
@@ -41,7 +42,10 @@ def batch_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
     if training or call.running_mean is None:
         raise UnsupportedError("batch norm that uses the statistics of the batch; call module.eval() first")
     value = call.input
-    rank = len(value.shape) - 2
+    by_row = value.layout.merged > 1
+    if by_row:
+        value = rows_inside(g, value)
+    rank = len(value.sample) - 1
     if rank not in _BATCH_NORMS:
         raise UnsupportedError(f"batch norm over {rank} dimensions")
     mean = call.running_mean
@@ -55,6 +59,7 @@ def batch_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
         running_var=call.running_var,
         num_batches_tracked=torch.zeros((), dtype=torch.int64),
     )
+    made = rows_inside(g, made) if by_row else made
     return made if hasattr(call, "training") else [made]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fimtheory import layers
 from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced, UnsupportedError
-from fimtheory.sources.operations.movement import expanded
+from fimtheory.sources.operations.movement import expanded, interleaved
 from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
@@ -29,7 +29,7 @@ def attention(g: GraphBuilder, call: Call) -> Traced:
     if call.dropout_p:
         raise UnsupportedError("attention with dropout; call module.eval() first")
     if call.enable_gqa:
-        key, value = (_repeated_heads(g, each, query.shape[1]) for each in (key, value))
+        key, value = (interleaved(g, each, 1, query.shape[1] // each.shape[1]) for each in (key, value))
     *leading, _, _ = query.shape
     key, value = (expanded(g, each, (*leading, *each.shape[-2:])) for each in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if call.scale is None else float(call.scale)
@@ -46,11 +46,3 @@ def attention(g: GraphBuilder, call: Call) -> Traced:
     kept: Tensor = scores.constant(bias)
     made = layers.ScaledDotProductAttention(scale, causal=bool(call.is_causal), bias=tuple(kept.shape))
     return g.add(made, query, key, value, layout=layout, value=kept)
-
-
-def _repeated_heads(g: GraphBuilder, value: Traced, heads: int) -> Traced:
-    times = heads // value.shape[1]
-    if times == 1:
-        return value
-    layout = value.layout.resized((value.shape[0], heads, *value.shape[2:]))
-    return g.add(layers.RepeatInterleave(value.layout.dim(1), times), value, layout=layout)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fimtheory import layers
 from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced, UnsupportedError
-from fimtheory.sources.operations.movement import expanded
+from fimtheory.sources.operations.movement import expanded, rows_inside
 from fimtheory.sources.operations.registry import reads
 from fimtheory.sources.operations.resampling import padded
 
@@ -115,22 +115,30 @@ def _convolution(g: GraphBuilder, call: Call, transposed: bool, output_padding: 
     def sizes(given: Sequence[int]) -> tuple[int, ...]:
         return tuple(given) if len(given) == rank else tuple(given) * rank
 
-    groups = int(call.groups)
+    value, groups = call.input, int(call.groups)
+    by_row = value.layout.merged > 1
+    if by_row and rank == 3:
+        raise UnsupportedError("a convolution of three dimensions over a batch with several images an input")
     first, second, *kernel = call.weight.shape
-    layer = _CONVOLUTIONS[rank, transposed]
+    rows, zero = ((1,), (0,)) if by_row else ((), ())
+    layer = _CONVOLUTIONS[rank + by_row, transposed]
     channels = (first, second * groups) if transposed else (second * groups, first)
-    more = {} if output_padding is None else {"output_padding": sizes(output_padding)}
+    more = {} if output_padding is None else {"output_padding": (*zero, *sizes(output_padding))}
     made = layer(
         *channels,
-        tuple(kernel),
-        stride=sizes(call.stride),
-        padding=sizes(call.padding),
-        dilation=sizes(call.dilation),
+        (*rows, *kernel),
+        stride=(*rows, *sizes(call.stride)),
+        padding=(*zero, *sizes(call.padding)),
+        dilation=(*rows, *sizes(call.dilation)),
         groups=groups,
         bias=call.bias is not None,
         **more,
     )
-    return g.add(made, call.input, weight=call.weight, bias=call.bias)
+    if not by_row:
+        return g.add(made, value, weight=call.weight, bias=call.bias)
+    inside = rows_inside(g, value)
+    layout = inside.layout.resized((g.shape[1], inside.shape[1], *g.shape[2:]))
+    return rows_inside(g, g.add(made, inside, layout=layout, weight=call.weight.unsqueeze(2), bias=call.bias))
 
 
 @reads(aten.einsum.default)
