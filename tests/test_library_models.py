@@ -35,5 +35,5 @@ def test_a_library_model_is_imported_and_not_exceeded(name):
     assert math.isfinite(bound.log10)
     x = torch.rand(1, *graph.shapes[graph.input], dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     found = ft.estimate(graph.model(torch.float64), INPUT_BOUND * (2 * x - 1), method="lanczos")
-    assert 0 < float(found.lower[0])
+    assert float(found.lower[0]) > 0
     assert math.log10(float(found.lower[0])) <= bound.log10

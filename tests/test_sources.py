@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from source_modules import GROUPS, Side
+from source_modules import GROUPS, Apply, Side, rms_norm, rms_norm_in_float32
 from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.utils import parametrizations
@@ -134,13 +134,18 @@ def test_operations_in_place_become_layers_on_new_values():
     assert types_of(imported(module, 4), "Input") == Counter(["Linear", "ReLU", "Hardswish"])
 
 
-@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    "norm",
+    [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm, nn.utils.spectral_norm],
+)
 def test_a_parametrised_weight_is_computed_once(norm):
     module = nn.Sequential(norm(nn.Linear(4, 6)), nn.ReLU(), norm(nn.Linear(6, 3)))
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(1.7)
-    weight = module.eval()[0].weight
+    module.eval()(torch.zeros(1, 4))  # the older parametrisations compute their weights in a call
+    weight = module[0].weight.detach().clone()
     graph = imported(module, 4)
     assert types_of(graph, "Input") == Counter({"Linear": 2, "ReLU": 1})
     first = next(node.name for node in graph.nodes if isinstance(node.layer, layers.Linear))
@@ -160,6 +165,34 @@ class Normalised(nn.Module):
         x = (x - self.mean) / self.scale
         x = x + torch.linspace(0, 1, 4, dtype=x.dtype)
         return self.head(x.flatten(1))
+
+
+def test_tensors_made_on_the_way_take_the_type_of_the_model():
+    def function(x):
+        return x @ torch.full((4, 4), 0.1) + torch.ones(4)
+
+    graph = ft.from_torch(nn.Sequential(nn.Linear(3, 4), Apply(function), nn.Linear(4, 2)).eval(), torch.randn(1, 3))
+    assert torch.get_default_dtype() is torch.float32
+    assert types_of(graph) == Counter(["Input", "Linear", "MatmulConstant", "AddConstant", "Linear"])
+
+
+def test_rounding_to_float32_on_the_way_is_not_part_of_the_function():
+    module = nn.Sequential(nn.Linear(3, 4), Apply(rms_norm_in_float32), nn.Linear(4, 2)).eval()
+    graph = ft.from_torch(module, torch.randn(1, 3))
+    assert types_of(graph) == Counter(["Input", "Linear", "RMSNorm", "Linear"])
+    assert graph.difference.float64 <= 1e-12
+    x = torch.randn(2, 3, dtype=torch.float64)
+    exact = nn.Sequential(module[0], Apply(rms_norm), module[2]).double()
+    rounded = module.double()(x)
+    assert torch.allclose(graph.model(torch.float64)(x), exact(x), rtol=1e-13, atol=1e-13)
+    assert not torch.allclose(graph.model(torch.float64)(x), rounded, rtol=1e-13, atol=1e-13)
+
+
+def test_an_rms_norm_without_an_epsilon_has_that_of_its_type():
+    module = nn.Sequential(nn.Linear(3, 4), nn.RMSNorm(4), nn.Linear(4, 2)).eval()
+    graph = ft.from_torch(module, torch.randn(1, 3))
+    (norm,) = [node.layer for node in graph.nodes if isinstance(node.layer, layers.RMSNorm)]
+    assert norm.eps == torch.finfo(torch.float32).eps
 
 
 def test_buffers_and_constants_of_the_forward_pass_are_constants():

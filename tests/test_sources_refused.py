@@ -167,6 +167,10 @@ def test_all_operations_that_cannot_be_read_are_listed_in_one_error():
         (lambda x: torch.cat([x, torch.ones(2, 1).to(x), 2 * x], 1), "joins constants between"),
         (lambda x: torch.einsum("bi,bi->b", x, x)[:, None].expand(-1, 2), "is not a matrix product"),
         (lambda x: x**5, "the power 5"),
+        (lambda x: x @ torch.ones(6, 6, dtype=torch.float32), "fails on the example input|fails in float64"),
+        (lambda x: F.hardshrink(x), "aten.le"),
+        (lambda x: F.threshold(x, 0.5, 1.0), "jumps at its threshold"),
+        (lambda x: F.lp_pool1d(x[:, None], 3, 2).flatten(1), "other powers of negative numbers"),
         (lambda x: x**0.5, "the power 0.5"),
         (lambda x: x.masked_fill(torch.eye(6)[0] > 0, -torch.inf), "fills with infinity"),
         (

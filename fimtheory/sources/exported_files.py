@@ -57,8 +57,7 @@ def from_pt2(
     program = program_of(exported, example)
     start, end = input_of(program, input), output_of(program, output)
     wide = program.double()
-    wide = wide.widened(start) or wide
-    inside, outside = wide.node(start.name), wide.node(end.name)
+    wide, inside, outside = wide.widened(start, end, _precision(exported)) or (wide, start, end)
     graph, trial = read(wide, name or file.stem, inside, outside)
     held = {**exported.constants, **exported.state_dict}
     weights = {k: held[k] if _same(held.get(k), value) else value for k, value in graph.weights.items()}
@@ -66,6 +65,12 @@ def from_pt2(
     logits = wide.run({inside: trial.input}, {outside})[outside]
     single = program.run({start: trial.input.float()}, {end})[end]
     return made.compared(compare_logits(made, trial, logits, single))
+
+
+def _precision(exported: ExportedProgram) -> torch.dtype:
+    """Return the type of the first floating-point tensor of a program, that of torch where it has none."""
+    held = (value for value in exported.state_dict.values() if value.is_floating_point())
+    return next((value.dtype for value in held), torch.get_default_dtype())
 
 
 def _same(held: Any, read: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from fimtheory import layers
 from fimtheory.layers import Layer
+from fimtheory.sources.decomposed import decomposed
 from fimtheory.sources.formulas import FORMULAS, activation_of, formula_of
 from fimtheory.sources.layout import Traced
 from fimtheory.sources.padded_maxima import padded_maxima
@@ -39,6 +40,7 @@ def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern]
         *_l2_normalisations(graph),
         *written_norms(graph),
         *padded_maxima(graph),
+        *decomposed(graph),
         *written_attentions(graph, dependent),
     )
     found = {node: pattern for node, pattern in every if pattern[0][0] in dependent}

@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from fimtheory.errors import SourceError
 
 __all__ = [
-    "Arguments", "Program", "behind", "call", "exported", "first_line", "in_precision", "program_of", "quiet",
-    "resolved",
+    "Arguments", "Program", "behind", "call", "doubles", "exported", "first_line", "in_precision", "program_of",
+    "quiet", "resolved",
 ]  # fmt: skip
 
 BATCH = 2
@@ -98,8 +98,15 @@ def in_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     SourceError
         The module cannot be copied.
     """
+    # weights that the older weight_norm and spectral_norm compute before each call are results, not leaves to copy
+    computed = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        return copy.deepcopy(module).to(dtype)
+        return copy.deepcopy(module, computed).to(dtype)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise SourceError(f"{type(module).__name__} cannot be copied to {dtype}: {first_line(error)}") from None
 
@@ -129,6 +136,17 @@ def exported(module: nn.Module, arguments: Arguments) -> ExportedProgram:
         f"torch.export cannot trace {type(module).__name__} (control flow that depends on the data cannot be "
         f"imported): {reason}"
     )
+
+
+@contextlib.contextmanager
+def doubles() -> Iterator[None]:
+    """Let the tensors that a model makes on the way, as torch.ones(3) does, be float64."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 @contextlib.contextmanager
@@ -193,11 +211,12 @@ class Program:
         """Return the program with float64 tensors in place of every other floating-point type."""
         return replace(self, tensors={name: _double(value) for name, value in self.tensors.items()})
 
-    def widened(self, start: fx.Node) -> Program | None:
-        """Return the program with float64 wherever it computes in a narrower type from the input, None if nowhere.
+    def widened(self, start: fx.Node, end: fx.Node, dtype: torch.dtype) -> tuple[Program, fx.Node, fx.Node] | None:
+        """Return the program in which float64 changes only the rounding, with its ends; None where that is this one.
 
         Language models normalise in float32 whatever the type of their weights.  Bounds are about the exact function,
-        so graph and program are compared without this rounding.  Constants stay as the model computes them.
+        so graph and program are compared without this rounding.  Constants stay as the model computes them.  An RMS
+        norm without an epsilon of its own takes that of its type, which is ``dtype`` in the model.
         """
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         graph.graph_copy(self.graph, copies)
@@ -207,13 +226,22 @@ class Program:
                 dependent.add(node)
                 given = node.args, dict(node.kwargs)
                 node.args, node.kwargs = pytree.tree_map(_wide, given)
+                if node.target is torch.ops.aten.rms_norm.default and (len(node.args) < 4 or node.args[3] is None):
+                    value, sizes, weight, _ = (*node.args, None, None)[:4]
+                    node.args = value, sizes, weight, torch.finfo(dtype).eps
                 changed = changed or (node.args, dict(node.kwargs)) != given
-        outputs = tuple(None if node is None else copies[node] for node in self.outputs)
-        return replace(self, graph=graph, outputs=outputs) if changed else None
-
-    def node(self, name: str) -> fx.Node:
-        """Return an operation by its name."""
-        return next(node for node in self.graph.nodes if node.name == name)
+        if not changed:
+            return None
+        names = {node.name: copy.name for node, copy in copies.items()}
+        made = replace(
+            self,
+            graph=graph,
+            tensors={names[name]: value for name, value in self.tensors.items()},
+            keys={names[name]: key for name, key in self.keys.items()},
+            inputs=tuple(names[name] for name in self.inputs),
+            outputs=tuple(None if node is None else copies[node] for node in self.outputs),
+        )
+        return made, copies[start], copies[end]
 
     def logits_of(self, module: nn.Module, arguments: Arguments, end: fx.Node) -> Tensor:
         """Return what the module itself computes where the program computes ``end``."""
@@ -256,7 +284,13 @@ def call(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     value = node.meta.get("val")
     if isinstance(value, Tensor) and value.numel() > MOST_ENTRIES:
         raise SourceError(f"{node.name}: a result of shape {tuple(value.shape)} is too large")
-    return target(*args, **kwargs)  # type: ignore[operator]
+    try:
+        return target(*args, **kwargs)  # type: ignore[operator]
+    except (RuntimeError, TypeError) as error:
+        raise SourceError(
+            f"{node.name}: {target} fails in float64: {first_line(error)}; give the tensors that the model makes on "
+            "the way the type of their input (torch.ones(3, dtype=x.dtype))"
+        ) from None
 
 
 def program_of(exported: ExportedProgram, leaves: Sequence[Any]) -> Program:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fimtheory.errors import SourceError
 from fimtheory.sources.comparison import compare_logits, trial_of
 from fimtheory.sources.imported import ImportedGraph
-from fimtheory.sources.program import Arguments, exported, in_precision, program_of
+from fimtheory.sources.program import Arguments, doubles, exported, in_precision, program_of
 from fimtheory.sources.reading import input_of, output_of, read
 
 __all__ = ["from_torch"]
@@ -66,12 +66,12 @@ def from_torch(
         raise SourceError(f"from_torch takes a torch.nn.Module, got a {type(module).__name__}")
     arguments = Arguments.of(example_input)
     wide = in_precision(module, torch.float64)
-    program = program_of(exported(wide, arguments.double()), arguments.double().leaves())
-    start, end = input_of(program, input), output_of(program, output)
-    exact = program.widened(start)
-    if exact is not None:
-        program, start, end = exact, exact.node(start.name), exact.node(end.name)
-    graph, trial = read(program, name or type(module).__name__, start, end)
+    with doubles():
+        program = program_of(exported(wide, arguments.double()), arguments.double().leaves())
+        start, end = input_of(program, input), output_of(program, output)
+        exact = program.widened(start, end, _precision(module))
+        program, start, end = exact or (program, start, end)
+        graph, trial = read(program, name or type(module).__name__, start, end)
     own = module.state_dict()
     weights = {key: own[key] if _same(own.get(key), value) else value for key, value in graph.weights.items()}
     made = graph.weighing({key: value.detach().clone() for key, value in weights.items()})
@@ -80,12 +80,19 @@ def from_torch(
         both = tuple(each.replacing(program.inputs.index(start.name), trial.input) for each in both)
     else:  # the input is an embedding, and its tokens are tried as they are
         trial = trial_of(made, program.run({}, {start})[start])
-    if exact is not None:  # the module itself rounds on the way, in float64 too
-        logits = program.run({start: trial.input}, {end})[end]
-    else:
-        logits = program.logits_of(wide, both[0], end)
+    with doubles():
+        if exact is not None:  # the module itself rounds on the way, in float64 too
+            logits = program.run({start: trial.input}, {end})[end]
+        else:
+            logits = program.logits_of(wide, both[0], end)
     single = program.logits_of(in_precision(module, torch.float32), both[1], end)
     return made.compared(compare_logits(made, trial, logits, single))
+
+
+def _precision(module: nn.Module) -> torch.dtype:
+    """Return the type of a module's first floating-point tensor, that of torch where it has none."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next((each.dtype for each in tensors if each.is_floating_point()), torch.get_default_dtype())
 
 
 def _same(own: Tensor | None, read: Tensor) -> bool:

@@ -13,7 +13,7 @@ from fimtheory import layers
 from fimtheory.layers import Layer
 from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.layout import Traced, UnsupportedError
-from fimtheory.sources.operations.movement import expanded
+from fimtheory.sources.operations.movement import expanded, sliced
 from fimtheory.sources.operations.registry import reads
 
 aten: Any = torch.ops.aten
@@ -33,6 +33,7 @@ for _target, _kind in (
     (aten.log_sigmoid.default, layers.LogSigmoid),
     (aten.abs.default, layers.Abs),
     (aten.erf.default, layers.Erf),
+    (aten.special_erf.default, layers.Erf),
     (aten.sin.default, layers.Sin),
     (aten.cos.default, layers.Cos),
     (aten.atan.default, layers.Atan),
@@ -54,6 +55,44 @@ def gelu(g: GraphBuilder, call: Call) -> Traced:
 def leaky_relu(g: GraphBuilder, call: Call) -> Traced:
     """Leaky ReLU."""
     return g.add(layers.LeakyReLU(float(call.negative_slope)), call.input)
+
+
+@reads(aten.prelu.default)
+def prelu(g: GraphBuilder, call: Call) -> Traced:
+    """Leaky ReLU with a learned slope, or one for each channel."""
+    value, slopes = call.input, call.weight
+    if isinstance(slopes, Traced):
+        raise UnsupportedError("PReLU with slopes that depend on the input")
+    if slopes.numel() > 1 and (value.layout.batch != 0 or value.layout.merged > 1):
+        raise UnsupportedError("PReLU by channels of a value whose rows are not the inputs of the batch")
+    return g.add(layers.PReLU(slopes.numel()), value, weight=slopes)
+
+
+@reads(aten.rrelu.default)
+def rrelu(g: GraphBuilder, call: Call) -> Traced:
+    """Randomised leaky ReLU: in evaluation its slope is the mean of the two limits."""
+    if call.training:
+        raise UnsupportedError("randomised leaky ReLU in training mode; call module.eval() first")
+    return g.add(layers.LeakyReLU((float(call.lower) + float(call.upper)) / 2), call.input)
+
+
+@reads(aten.threshold.default)
+def threshold(g: GraphBuilder, call: Call) -> Traced:
+    """The input above a threshold, a number elsewhere."""
+    limit, below = float(call.threshold), float(call.value)
+    if limit != below:
+        raise UnsupportedError(f"jumps at its threshold, from {below} to {limit}: no gain is finite")
+    return g.add(layers.ReLU() if limit == below == 0 else layers.Threshold(limit, below), call.input)
+
+
+@reads(aten.glu.default)
+def glu(g: GraphBuilder, call: Call) -> Traced:
+    """The first half of a dimension times the sigmoid of the second."""
+    value: Traced = call.input
+    at = call.dim % len(value.shape)
+    half = value.shape[at] // 2
+    first, second = sliced(g, value, at, 0, half), sliced(g, value, at, half, 2 * half)
+    return g.add(layers.Multiply(), first, g.add(layers.Sigmoid(), second, layout=second.layout), layout=first.layout)
 
 
 @reads(aten.elu.default)

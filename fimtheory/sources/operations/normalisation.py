@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace as Call
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,8 +92,9 @@ def group_norm(g: GraphBuilder, call: Call) -> list[Traced] | Traced:
 @reads(aten.instance_norm.default)
 def instance_norm(g: GraphBuilder, call: Call) -> Traced:
     """Instance norm: group norm with one channel a group."""
-    if not call.use_input_stats:
-        raise UnsupportedError("instance norm with running statistics")
+    if not call.use_input_stats:  # then it is a batch norm in evaluation
+        call.training = False
+        return cast(Traced, batch_norm(g, call))
     channels = call.input.shape[1]
     layer = layers.GroupNorm(channels, channels, float(call.eps), affine=True)
     weight, bias = _or(call.weight, 1.0, (channels,)), _or(call.bias, 0.0, (channels,))
@@ -121,6 +122,12 @@ def softmax(g: GraphBuilder, call: Call) -> Traced:
 def log_softmax(g: GraphBuilder, call: Call) -> Traced:
     """Logarithm of softmax along a dimension."""
     return g.add(layers.LogSoftmax(call.input.layout.dim(call.dim)), call.input)
+
+
+@reads(aten.logsumexp.default)
+def logsumexp(g: GraphBuilder, call: Call) -> Traced:
+    """Logarithm of a sum of exponentials."""
+    return _reduced(g, call, layers.LogSumExp)
 
 
 @reads(aten.mean.dim, aten.mean.default)

@@ -59,53 +59,90 @@ def _selected(g: GraphBuilder, value: Traced, at: int, places: Tensor) -> Traced
 
 @reads(
     aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_nearest1d.default,
-    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest1d.vec, aten.upsample_nearest3d.default, aten.upsample_nearest3d.vec,
 )  # fmt: skip
 def upsample_nearest(g: GraphBuilder, call: Call) -> Traced:
     """Every output entry is the nearest input entry."""
+    return _nearest(g, call, "nearest")
+
+
+def _nearest(g: GraphBuilder, call: Call, mode: str) -> Traced:
     value: Traced = call.input
     for at in range(2, len(value.shape)):
         size, wanted = value.shape[at], g.shape[at]
         if size != wanted:
             line = torch.arange(size, dtype=torch.float64).reshape(1, 1, size)
-            value = _selected(g, value, at, F.interpolate(line, size=wanted, mode="nearest").flatten())
+            value = _selected(g, value, at, F.interpolate(line, size=wanted, mode=mode).flatten())
     return value
 
 
-@reads(aten.upsample_bilinear2d.default, aten.upsample_bilinear2d.vec)
+@reads(
+    aten._upsample_nearest_exact1d.default, aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.default, aten._upsample_nearest_exact3d.vec,
+)  # fmt: skip
+def upsample_nearest_exact(g: GraphBuilder, call: Call) -> Traced:
+    """Every output entry is the input entry whose middle is nearest."""
+    return _nearest(g, call, "nearest-exact")
+
+
+@reads(
+    aten.upsample_linear1d.default, aten.upsample_linear1d.vec, aten.upsample_bilinear2d.default,
+    aten.upsample_bilinear2d.vec,
+)  # fmt: skip
 def upsample_bilinear(g: GraphBuilder, call: Call) -> Traced:
-    """Bilinear interpolation: a linear map of the rows and one of the columns."""
+    """Linear interpolation: a linear map of the rows and one of the columns."""
     return _interpolated(g, call, "bilinear")
 
 
 @reads(aten.upsample_bicubic2d.default, aten.upsample_bicubic2d.vec)
 def upsample_bicubic(g: GraphBuilder, call: Call) -> Traced:
-    """Bicubic interpolation: a linear map of the rows and one of the columns."""
+    """Cubic interpolation: a linear map of the rows and one of the columns."""
     return _interpolated(g, call, "bicubic")
 
 
-def _interpolated(g: GraphBuilder, call: Call, mode: str) -> Traced:
-    if getattr(call, "scales_h", None) is not None or getattr(call, "scales_w", None) is not None:
-        raise UnsupportedError("interpolation by a scale that the sizes do not give; interpolate to a size instead")
+@reads(aten._upsample_bilinear2d_aa.default, aten._upsample_bilinear2d_aa.vec)
+def upsample_bilinear_smoothed(g: GraphBuilder, call: Call) -> Traced:
+    """Linear interpolation that averages where it makes an image smaller."""
+    return _interpolated(g, call, "bilinear", antialias=True)
+
+
+@reads(aten._upsample_bicubic2d_aa.default, aten._upsample_bicubic2d_aa.vec)
+def upsample_bicubic_smoothed(g: GraphBuilder, call: Call) -> Traced:
+    """Cubic interpolation that averages where it makes an image smaller."""
+    return _interpolated(g, call, "bicubic", antialias=True)
+
+
+def _interpolated(g: GraphBuilder, call: Call, mode: str, antialias: bool = False) -> Traced:
+    _require_no_scale(call)
     value: Traced = call.input
-    corners = bool(call.align_corners)
-    rows, columns = value.shape[2:]
-    tall, wide = g.shape[2:]
-    if rows != tall:
-        matrix = _line(rows, tall, mode, corners)
-        layer = layers.MatmulConstant((tall, rows), before=True)
-        value = g.add(layer, value, layout=value.layout.resized((*value.shape[:2], tall, columns)), value=matrix)
-    if columns != wide:
-        matrix = _line(columns, wide, mode, corners).T.contiguous()
-        layer = layers.MatmulConstant((columns, wide))
-        value = g.add(layer, value, layout=value.layout.resized((*value.shape[:2], tall, wide)), value=matrix)
+    corners, last = bool(call.align_corners), len(value.shape) - 1
+    for at in range(2, last + 1):
+        size, wanted = value.shape[at], g.shape[at]
+        if size == wanted:
+            continue
+        matrix = _line(size, wanted, mode, corners, antialias)
+        shape = (*value.shape[:at], wanted, *value.shape[at + 1 :])
+        if at == last:
+            matrix, layer = matrix.T.contiguous(), layers.MatmulConstant((size, wanted))
+        else:
+            layer = layers.MatmulConstant((wanted, size), before=True)
+        value = g.add(layer, value, layout=value.layout.resized(shape), value=matrix)
     return value
 
 
-def _line(size: int, wanted: int, mode: str, corners: bool) -> Tensor:
+def _require_no_scale(call: Call) -> None:
+    """Refuse a scale that is not the ratio of the sizes, where torch computes with the scale."""
+    given = [getattr(call, name, None) for name in ("scales", "scales_d", "scales_h", "scales_w")]
+    if any(each is not None for each in given):
+        raise UnsupportedError("interpolation by a scale that the sizes do not give; interpolate to a size instead")
+
+
+def _line(size: int, wanted: int, mode: str, corners: bool, antialias: bool) -> Tensor:
     """Return the matrix (wanted, size) of interpolation along one dimension."""
-    identity = torch.eye(size, dtype=torch.float64)[:, None, :, None]
-    return F.interpolate(identity, size=(wanted, 1), mode=mode, align_corners=corners)[:, 0, :, 0].T.contiguous()
+    # along the width: on images of width 1, torch's antialiasing is wrong
+    identity = torch.eye(size, dtype=torch.float64)[:, None, None, :]
+    made = F.interpolate(identity, size=(1, wanted), mode=mode, align_corners=corners, antialias=antialias)
+    return made[:, 0, 0, :].T.contiguous()
 
 
 @reads(aten.pixel_shuffle.default)
@@ -115,6 +152,14 @@ def pixel_shuffle(g: GraphBuilder, call: Call) -> Traced:
     by = int(call.upscale_factor)
     split = g.viewed(call.input, (batch, channels // by**2, by, by, height, width))
     return g.viewed(g.permuted(split, [0, 1, 4, 2, 5, 3]), g.shape)
+
+
+@reads(aten.channel_shuffle.default)
+def channel_shuffle(g: GraphBuilder, call: Call) -> Traced:
+    """Channels of all groups take turns."""
+    batch, channels, *rest = call.input.shape
+    split = g.viewed(call.input, (batch, call.groups, channels // call.groups, *rest))
+    return g.viewed(g.permuted(split, [0, 2, 1, *range(3, len(split.shape))]), g.shape)
 
 
 @reads(aten.pixel_unshuffle.default)
