@@ -156,18 +156,22 @@ def max_along(g: GraphBuilder, call: Call) -> list[Traced]:
 
 
 def _reduced(g: GraphBuilder, call: Call, kind: Any) -> Traced:
-    value, keep = call.input, bool(getattr(call, "keepdim", False))
     given = getattr(call, "dim", None)
     if not given:
         raise UnsupportedError("reduces over the batch too; name the dimensions")
-    dims = value.layout.dims(given)
-    gone = sorted((d % len(value.shape) for d in given), reverse=True)
-    layer = kind(dims, keep)
+    return reduced(g, call.input, kind, list(given), keep=bool(getattr(call, "keepdim", False)))
+
+
+def reduced(g: GraphBuilder, value: Traced, kind: Any, given: list[int], *, keep: bool = False) -> Traced:
+    """Return a value reduced over some dimensions by a layer of ``kind``."""
+    gone = {d % len(value.shape) for d in given}
+    layer, layout = kind(value.layout.dims(given), keep), value.layout
     if keep:
-        return g.add(layer, value)
-    layout = value.layout
+        shape = tuple(1 if d in gone else n for d, n in enumerate(value.shape))
+        return g.add(layer, value, layout=layout.resized(shape))
+    shape = tuple(n for d, n in enumerate(value.shape) if d not in gone)
     batch = layout.batch - sum(d < layout.batch for d in gone)
-    return g.add(layer, value, layout=replace(layout, shape=g.shape, batch=batch))
+    return g.add(layer, value, layout=replace(layout, shape=shape, batch=batch))
 
 
 # ---- windows ----------------------------------------------------------------------------------------------------

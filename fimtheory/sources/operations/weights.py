@@ -139,27 +139,3 @@ def _convolution(g: GraphBuilder, call: Call, transposed: bool, output_padding: 
     inside = rows_inside(g, value)
     layout = inside.layout.resized((g.shape[1], inside.shape[1], *g.shape[2:]))
     return rows_inside(g, g.add(made, inside, layout=layout, weight=call.weight.unsqueeze(2), bias=call.bias))
-
-
-@reads(aten.einsum.default)
-def einsum(g: GraphBuilder, call: Call) -> Traced:
-    """A product of two values as a batched matrix product, or of one with a constant matrix."""
-    inputs, _, output = call.equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    if len(call.tensors) != 2 or not all(isinstance(t, Traced) for t in call.tensors) or "." in call.equation:
-        raise UnsupportedError(
-            f"einsum {call.equation!r} of {len(call.tensors)} operands; write it as matmul or linear"
-        )
-    (first, second), (left, right) = call.tensors, terms
-    shared = [c for c in output if c in left and c in right]
-    rows = [c for c in output if c in left and c not in right]
-    columns = [c for c in output if c in right and c not in left]
-    summed = [c for c in left if c in right and c not in output]
-    if len(summed) != 1 or len(rows) != 1 or len(columns) != 1 or len(set(left)) != len(left):
-        raise UnsupportedError(f"einsum {call.equation!r} is not a matrix product")
-    a = g.permuted(first, [left.index(c) for c in (*shared, *rows, *summed)])
-    b = g.permuted(second, [right.index(c) for c in (*shared, *summed, *columns)])
-    layout = a.layout.resized((*a.shape[:-1], b.shape[-1]))
-    product = g.add(layers.MatMul(), a, b, layout=layout)
-    here = [*shared, *rows, *columns]
-    return g.permuted(product, [here.index(c) for c in output])
