@@ -6,5 +6,6 @@ from fimtheory.sources.operations import einsum, elementwise, movement, normalis
 from fimtheory.sources.operations.registry import arguments_of, reader_of
 
 __all__ = [
-    "arguments_of", "einsum", "elementwise", "movement", "normalisation", "products", "reader_of", "resampling", "weights",
+    "arguments_of", "einsum", "elementwise", "movement", "normalisation", "products", "reader_of", "resampling",
+    "weights",
 ]  # fmt: skip
