@@ -15,6 +15,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from fimtheory.sources.callables import torchvision_operators
+
 __all__ = ["MODELS", "Model", "build"]
 
 TORCHVISION = (
@@ -92,34 +94,18 @@ def _image(size: int, _: nn.Module) -> Tensor:
 
 
 def _torchvision_module(name: str) -> nn.Module:
-    _declare_torchvision_operators()
+    torchvision_operators()
     import torchvision
 
     more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, weights=None, **more)
 
 
-_DECLARED: list[torch.library.Library] = []
-"""Operators stay declared as long as their library lives."""
-
-
-def _declare_torchvision_operators() -> None:
-    """Declare two operators that torchvision refers to when it is imported and its models do not use.
-
-    They are compiled, and missing where torchvision was built for another torch than the one installed.
-    """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _DECLARED.append(library)
-
-
 # ---- timm -------------------------------------------------------------------------------------------------------
 
 
 def _timm_module(name: str) -> nn.Module:
-    _declare_torchvision_operators()
+    torchvision_operators()
     import timm
 
     return timm.create_model(name, pretrained=False)
@@ -176,7 +162,7 @@ TEXT_CLASSIFIERS: dict[str, dict[str, Any]] = {
 
 
 def _transformers_module(family: str, kind: str, sizes: Mapping[str, Any]) -> nn.Module:
-    _declare_torchvision_operators()
+    torchvision_operators()
     import transformers
 
     configuration = getattr(transformers, f"{family}Config")(**sizes)

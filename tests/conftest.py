@@ -1,35 +1,15 @@
 """Settings that every test shares."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+
+from fimtheory.sources.callables import torchvision_operators
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 
 
-def _declare_torchvision_operators():
-    """Let torchvision be imported beside a torch its compiled operators were not built for.
-
-    Its Python code registers two operators of the compiled library that then does not load; the models use neither.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        for library in Path(spec.origin).parent.glob("_C.*"):
-            torch.ops.load_library(library)
-        return None
-    except OSError:
-        operators = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return operators
-
-
-_OPERATORS = _declare_torchvision_operators()  # declared as long as this lives
+torchvision_operators()  # before any test imports torchvision
 
 
 def pytest_configure(config):

@@ -20,7 +20,7 @@ from fimtheory.sources.program import first_line
 from fimtheory.sources.torch_models import from_torch
 from fimtheory.weights import read_weights
 
-__all__ = ["from_callable", "module_of"]
+__all__ = ["from_callable", "module_of", "torchvision_operators"]
 
 
 def from_callable(
@@ -77,16 +77,15 @@ def module_of(target: str, arguments: Sequence[str], seed: int) -> nn.Module:
     """
     path, _, name = target.partition(":")
     given = dict(_argument(text) for text in arguments)
-    if path.split(".")[0] == "torchvision" and "torchvision" not in sys.modules:
-        _torchvision_operators()
+    torchvision_operators()
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         made: Any = importlib.import_module(path)
         for part in name.split("."):
             made = getattr(made, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SourceError(f"{target}: cannot be imported: {first_line(error)}") from None
+    except Exception as error:  # importing runs the user's code, which may fail in any way
+        raise SourceError(f"{target}: cannot be imported: {type(error).__name__}: {first_line(error)}") from None
     torch.manual_seed(seed)
     try:
         module = made(**given)
@@ -108,12 +107,14 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 @functools.cache
-def _torchvision_operators() -> torch.library.Library | None:
+def torchvision_operators() -> torch.library.Library | None:
     """Declare two operators that torchvision's compiled library brings, where that library does not load.
 
     It does not beside a torch without CUDA, and importing torchvision fails without them; no classifier calls them.
-    They stay declared as long as the returned library lives.
+    They stay declared as long as the returned library lives.  Other libraries of models import torchvision too.
     """
+    if "torchvision" in sys.modules:
+        return None
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
         return None
