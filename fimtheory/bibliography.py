@@ -28,6 +28,13 @@ class Work:
 BIBLIOGRAPHY: dict[str, Work] = {
     "ba2016": Work("J. L. Ba, J. R. Kiros and G. E. Hinton", "Layer normalization", "", 2016, "1607.06450"),
     "castin2024": Work("V. Castin, P. Ablin and G. Peyré", "How smooth is attention?", "ICML", 2024, "2312.14820"),
+    "combettes2020": Work(
+        "P. L. Combettes and J.-C. Pesquet",
+        "Lipschitz certificates for layered network structures driven by averaged activation operators",
+        "SIAM J. Math. Data Sci. 2, 529-557",
+        2020,
+        "1903.01014",
+    ),
     "dosovitskiy2021": Work(
         "A. Dosovitskiy et al.",
         "An image is worth 16x16 words: transformers for image recognition at scale",

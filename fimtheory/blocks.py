@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy
 
 from fimtheory import inference
+from fimtheory.centring import branch_at, centred_claim
 from fimtheory.claims import VALUE_BOUNDS, Claim, Quantity
 from fimtheory.derivation import Step
 from fimtheory.graph import LayerGraph
@@ -110,7 +111,7 @@ class BlockSteps:
             token_variance=self._token_variance,
         )
         start = run[-1] if quantity in VALUE_BOUNDS else source
-        return self._append(quantity, start, run[-1], found.name, premises, found.claim(site), layer=True)
+        return self._append(quantity, start, run[-1], found.name, premises, found.claim(site), scope="layer")
 
     def _joint_step(self, quantity: Quantity, node: str) -> int:
         """Append the step that applies the rule of a layer with several inputs."""
@@ -139,7 +140,7 @@ class BlockSteps:
                 self._found[need, node, node] = self._layer_step(need, (node,))
             else:
                 claim = inference.assumed(need, self._letter, self._index, node)
-                self._found[need, node, node] = self._append(need, node, node, "assumption", (), claim, layer=True)
+                self._found[need, node, node] = self._append(need, node, node, "assumption", (), claim, scope="layer")
         return self._found[need, node, node]
 
     def _of_inputs(self, quantity: Quantity, node: str) -> tuple[int, ...]:
@@ -152,7 +153,13 @@ class BlockSteps:
     def _join(self, quantity: Quantity, node: str) -> int:
         premises = self._of_inputs(quantity, node)
         rule = inference.join_rule(self._body, self._flips, quantity, node)
-        return self._compose(quantity, node, rule, premises)
+        branch = branch_at(self._body, node) if self._fold and quantity is Quantity.GAIN else None
+        if branch is None or branch.entry != self._entry:
+            return self._compose(quantity, node, rule, premises)
+        claim = centred_claim(self._body, node, branch, self._letter, self._index)
+        usual = self._compose(quantity, node, rule, premises, scope="sum")
+        centred = self._append(quantity, self._entry, node, "centred residual", (), claim, scope="centred")
+        return self._compose(quantity, node, "minimum", (usual, centred))
 
     def _identity(self, quantity: Quantity) -> int:
         key = quantity, self._entry, self._entry
@@ -161,10 +168,12 @@ class BlockSteps:
             self._found[key] = self._append(quantity, self._entry, self._entry, "identity", (), claim)
         return self._found[key]
 
-    def _compose(self, quantity: Quantity, node: str, rule: str, premises: tuple[int, ...]) -> int:
+    def _compose(
+        self, quantity: Quantity, node: str, rule: str, premises: tuple[int, ...], scope: str | None = None
+    ) -> int:
         combine = inference.COMPOSITIONS[quantity, rule]
         claim = inference.composed(quantity, combine([self.steps[p].name for p in premises]))
-        return self._append(quantity, self.steps[premises[0]].source, node, rule, premises, claim)
+        return self._append(quantity, self.steps[premises[0]].source, node, rule, premises, claim, scope=scope)
 
     def _append(
         self,
@@ -175,9 +184,9 @@ class BlockSteps:
         premises: tuple[int, ...],
         claim: Claim,
         *,
-        layer: bool = False,
+        scope: str | None = None,
     ) -> int:
-        scope = "layer" if layer else inference.scope_of(source, target, self._body.input)
+        scope = scope or inference.scope_of(source, target, self._body.input)
         name = inference.step_name(quantity, scope, self._letter, target, self._index)
         self.steps.append(Step(name, quantity, source, target, rule, premises, claim))
         return len(self.steps) - 1

@@ -19,7 +19,7 @@ from fimtheory import inference
 from fimtheory.balls import evaluated, log10_upper, upper_float
 from fimtheory.claims import Measured, Quantity, Status
 from fimtheory.decimals import significant
-from fimtheory.derivation import Derivation, Lemma, body_of, local_nodes
+from fimtheory.derivation import Derivation, Lemma, Step, body_of, local_nodes
 from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsError
 from fimtheory.instantiation import GraphModule
 from fimtheory.measures import MeasuredGraph
@@ -282,8 +282,16 @@ def _rows(numbers: _Numbers, lemma: Lemma, k: int, values: list[arb]) -> list[Ro
             methods = "; ".join(dict.fromkeys(numbers.of(m, names)[1] for m in step.claim.measured))
             decades = 2 * log10 if position == lemma.gain else None
             symbol = str(step.name).replace("[i]", f"[{k + 1}]")
-            rows.append(Row(block, names[step.target], symbol, step.rule, log10, decades, methods))
+            rows.append(Row(block, names[step.target], symbol, _rule(lemma, step, values), log10, decades, methods))
     return rows
+
+
+def _rule(lemma: Lemma, step: Step, values: list[arb]) -> str:
+    """Return the rule of a step; of a minimum, with the rule that won."""
+    if step.rule != "minimum":
+        return step.rule
+    best = min(step.premises, key=lambda p: log10_upper(values[p]))
+    return f"minimum ({lemma.steps[best].rule})"
 
 
 def _support(lemma: Lemma) -> set[int]:

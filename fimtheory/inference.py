@@ -23,8 +23,8 @@ from fimtheory.symmetry import orthogonal
 
 __all__ = [
     "BOUNDED", "COMPOSITIONS", "RADII", "Combine", "assumed", "composed", "concat", "concat_variance",
-    "dependent_sum", "expected_head", "expected_softmax", "join_rule", "orthogonal_sum", "repeated", "scope_of",
-    "series", "step_name", "total", "worst_case_head", "worst_case_softmax",
+    "dependent_sum", "expected_head", "expected_softmax", "join_rule", "least", "orthogonal_sum", "repeated",
+    "scope_of", "series", "step_name", "total", "worst_case_head", "worst_case_softmax",
 ]  # fmt: skip
 
 Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]
@@ -63,6 +63,15 @@ def concat(parts: Sequence[sympy.Expr]) -> sympy.Expr:
     return sympy.sqrt(sympy.Add(*(part**2 for part in parts)))
 
 
+def least(parts: Sequence[sympy.Expr]) -> sympy.Expr:
+    """Two bounds on the same map: the smaller one holds.
+
+    >>> least(sympy.symbols("a b"))
+    Min(a, b)
+    """
+    return sympy.Min(*parts)
+
+
 def orthogonal_sum(parts: Sequence[sympy.Expr]) -> sympy.Expr:
     """``C(sum) <= sum of C`` where ``E <J_a, J_b> = 0`` for every pair (see ``fimtheory.symmetry``)."""
     return sympy.Add(*parts)
@@ -82,6 +91,7 @@ COMPOSITIONS: dict[tuple[Quantity, str], Combine] = {
     (Quantity.GAIN, "series"): series,
     (Quantity.GAIN, "sum"): total,
     (Quantity.GAIN, "concat"): concat,
+    (Quantity.GAIN, "minimum"): least,
     (Quantity.JACOBIAN_VARIANCE, "series"): series,
     (Quantity.JACOBIAN_VARIANCE, "orthogonal sum"): orthogonal_sum,
     (Quantity.JACOBIAN_VARIANCE, "dependent sum"): dependent_sum,
@@ -131,7 +141,7 @@ def assumed(quantity: Quantity, letter: str, index: sympy.Expr | None, node: str
 
 
 _PREFIXES = {
-    Quantity.GAIN: {"layer": "l", "region": "M", "identity": "I", "block": "L"},
+    Quantity.GAIN: {"layer": "l", "region": "M", "identity": "I", "block": "L", "sum": "S", "centred": "Z"},
     Quantity.JACOBIAN_VARIANCE: {"layer": "c", "region": "B", "identity": "J", "block": "C"},
     Quantity.ENTRY_BOUND: {"layer": "E"},
     Quantity.TOKEN_NORM: {"layer": "R"},
@@ -144,7 +154,8 @@ BOUNDED = frozenset(_PREFIXES)
 def step_name(quantity: Quantity, scope: str, letter: str, node: str, index: sympy.Expr | None) -> sympy.Expr:
     """Return the symbol that a step about ``node`` introduces.
 
-    ``scope`` is "layer" for one layer by itself, else as ``scope_of`` says.
+    ``scope`` is "layer" for one layer by itself, "sum" and "centred" for the two bounds on a residual block of which
+    the smaller one is taken, else as ``scope_of`` says.
     """
     return nonnegative(f"{_PREFIXES[quantity][scope]}_{letter}_{node}", index)
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 import sympy
 
 from fimtheory import inference
+from fimtheory.centring import branch_at, centred_claim
 from fimtheory.claims import VALUE_BOUNDS, Claim, Measured, Quantity, Relation
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Instance, Lemma, Step, body_of
@@ -162,12 +163,22 @@ class _Proof:
         expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
         _same_claim(step.claim, expected, where)
         by_layer = (found is not None and not found.joint) or step.rule == "assumption"
-        scope = "layer" if by_layer else inference.scope_of(step.source, step.target, self._body.input)
+        scope = "layer" if by_layer else self._scope(position)
         name = inference.step_name(step.quantity, scope, self._lemma.letter, step.target, self._index)
         if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
             raise CheckError(f"{where}: must introduce the new name {name}")
         if not of:
             _check_monotone(step.claim, [p.name for p in premises], where)
+
+    def _scope(self, position: int) -> str:
+        """Scope of a step's name: of two bounds on one block, of which a step takes the smaller, each has its own."""
+        step = self._lemma.steps[position]
+        if step.rule == "centred residual":
+            return "centred"
+        compared = (s.premises for s in self._lemma.steps if s.rule == "minimum")
+        if step.rule == "sum" and any(position in premises for premises in compared):
+            return "sum"
+        return inference.scope_of(step.source, step.target, self._body.input)
 
     def _by_rule(self, step: Step, found: Rule, premises: list[Step], where: str) -> Claim:
         if found.joint:
@@ -242,6 +253,11 @@ class _Proof:
             if premises or step.source != step.target:
                 raise CheckError(f"{where}: the identity is the map from a node to itself")
             return inference.composed(step.quantity, sympy.Integer(1))
+        if step.rule == "centred residual" and step.quantity is Quantity.GAIN:
+            branch = branch_at(self._body, step.target)
+            if branch is None or branch.entry != step.source or premises:
+                raise CheckError(f"{where}: {step.target} is no sum of a shortcut and a branch from {step.source}")
+            return centred_claim(self._body, step.target, branch, self._lemma.letter, self._index)
         if combine is None:
             raise CheckError(f"{where}: there is no rule {step.rule!r} for the {step.quantity}")
         if any(p.quantity is not step.quantity for p in premises):
@@ -250,6 +266,9 @@ class _Proof:
         if step.rule == "series":
             if len(links) != 2 or links != [(step.source, links[0][1]), (links[0][1], step.target)]:
                 raise CheckError(f"{where}: premises do not lead from {step.source} to {step.target}: {links}")
+        elif step.rule == "minimum":
+            if not links or set(links) != {(step.source, step.target)}:
+                raise CheckError(f"{where}: premises do not all bound the map from {step.source} to {step.target}")
         else:
             expected = inference.join_rule(self._body, self._flips, step.quantity, step.target)
             if step.rule != expected:

@@ -132,6 +132,8 @@ _BLOCK = re.compile(r"::\n\s*\n((?: +\S.*\n?)+)")
 def fact_of(rule: str, quantity: Quantity) -> Fact:
     """Return the fact behind a step: that of its inference rule or of its layer rule."""
     found = rule_named(rule)
+    if found is None and rule in FACTS:
+        return FACTS[rule]
     if found is None:
         return FACTS["growth" if quantity is Quantity.JACOBIAN_VARIANCE else "composition"]
     return _OF_FUNCTION.get(f"{found.function.__module__}.{found.function.__name__}") or described(found)

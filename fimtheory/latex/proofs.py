@@ -28,6 +28,7 @@ _COMPOSED = {
     (Quantity.GAIN, "sum"): "by the triangle inequality",
     (Quantity.GAIN, "concat"): "by concatenation",
     (Quantity.GAIN, "identity"): "for the identity",
+    (Quantity.GAIN, "minimum"): "as the smaller one",
     (Quantity.JACOBIAN_VARIANCE, "series"): "by the chain rule",
     (Quantity.JACOBIAN_VARIANCE, "orthogonal sum"): "by orthogonality",
     (Quantity.JACOBIAN_VARIANCE, "dependent sum"): "by Minkowski's inequality",
@@ -258,6 +259,8 @@ class _Proof:
         found = rule_named(step.rule)
         *most, last = ["", *(f"({self._letter}.{p})" for p in step.premises)]
         before = f"{', '.join(most[1:])} and {last}" if len(most) > 1 else last
+        if found is None and (step.quantity, step.rule) not in _COMPOSED:
+            return rf"by \factref{{{label_key(fact.key)}}}"
         if found is None:
             words = _COMPOSED[step.quantity, step.rule]
             return f"{words} from {before}" if before else words

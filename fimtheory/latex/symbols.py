@@ -87,6 +87,9 @@ class Names:
         node = self.node(lemma, step.target)
         if not alone and step.source != entry:
             node = rf"{self.node(lemma, step.source)}\to {node}"
+        compared = any(step is lemma.steps[p] for s in lemma.steps if s.rule == "minimum" for p in s.premises)
+        if compared:  # of several bounds on one block the smaller one keeps the plain name
+            whole = rf"\bar {whole}" if step.rule == "centred residual" else rf"\hat {whole}"
         return Name(layer if alone else whole, lemma_letter(lemma.letter), node, step=True)
 
     def _add(self, symbol: sympy.Basic, name: Name) -> None:

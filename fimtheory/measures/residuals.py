@@ -1,0 +1,72 @@
+"""Norms of centred residual branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimtheory import layers, norms
+from fimtheory.balls import evaluated
+from fimtheory.centring import slopes_of
+from fimtheory.measures.base import Place, Value, certified, evaluates
+from fimtheory.measures.operators import output_scale_of
+from fimtheory.norms import Correlation
+
+__all__: list[str] = []
+
+_LINEAR = (layers.Linear, layers.Conv1d, layers.Conv2d, layers.Conv3d)
+
+
+@evaluates("centred residual")
+def centred_residual(place: Place) -> Value:
+    """``||P + c B A||``."""
+    *shortcut, first, second = _correlations(place)
+    straight = shortcut[0] if shortcut else _identity(first)
+    return certified(norms.centred_residual(first, second, straight, _size(place), _centre(place)))
+
+
+@evaluates("equilibrated product")
+def equilibrated_product(place: Place) -> Value:
+    """``||B T|| ||T^-1 A||``."""
+    first, second = _correlations(place)[-2:]
+    return certified(norms.equilibrated_product(first, second, _size(place)))
+
+
+def _correlations(place: Place) -> list[Correlation]:
+    """Return the affine maps of a branch in order: the shortcut, if it is one, the first and the second."""
+    made: list[Correlation] = []
+    for layer, tensors in zip(place.layers, place.tensors, strict=True):
+        if isinstance(layer, _LINEAR):
+            made.append(_correlation(layer, tensors["weight"]))
+        elif slopes_of(layer) is None:
+            last = made.pop()
+            made.append(Correlation(last.kernel, last.stride, last.padding, output_scale_of(layer, dict(tensors))))
+    return made
+
+
+def _correlation(layer: Any, weight: Tensor) -> Correlation:
+    if isinstance(layer, layers.Linear):
+        return Correlation(weight[:, :, None], (1,), (0,))
+    return Correlation(weight, tuple(map(int, layer.stride)), tuple(map(int, layer.padding)))
+
+
+def _identity(first: Correlation) -> Correlation:
+    channels, count = first.kernel.shape[1], len(first.stride)
+    eye = torch.eye(channels, dtype=torch.float64).reshape(channels, channels, *(1,) * count)
+    return Correlation(eye, (1,) * count, (0,) * count)
+
+
+def _size(place: Place) -> tuple[int, ...]:
+    """Positions of the input; a linear layer acts on each alike."""
+    linear = isinstance(place.layers[0], layers.Linear)
+    return (1,) if linear else place.sizes()[1:]
+
+
+def _centre(place: Place) -> tuple[float, float]:
+    """Return the middle of the slopes as a float, and a bound on its error."""
+    slopes = next(found for layer in place.layers if (found := slopes_of(layer)) is not None)
+    middle = evaluated((slopes[0] + slopes[1]) / 2, {})
+    nearest = float(middle.mid())
+    return nearest, float((middle - nearest).abs_upper()) * (1.0 + 2.0**-50)
