@@ -20,6 +20,7 @@ import fimtheory as ft
 from fimtheory import layers, reporting
 from fimtheory.bibliography import BIBLIOGRAPHY
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
+from fimtheory.closed_form import conclusion
 from fimtheory.errors import CheckError, DataError
 from fimtheory.inference import BOUNDED
 from fimtheory.latex import activations
@@ -249,6 +250,11 @@ def test_the_printed_bound_is_the_bound():
         else:
             symbols[printer.doprint(symbol)] = 0.5 + k
             exact = exact.xreplace({symbol: sympy.Float(0.5 + k)})
+    for lemma in derivation.lemmas:  # a gain too wide for the line stands under the lemma's name
+        if len(lemma.instances) == 1:
+            gain = conclusion(lemma.steps, lemma.gain)[0]
+            known = {m.symbol: symbols[printer.doprint(m.symbol)] for s in lemma.steps for m in s.claim.measured}
+            symbols[rf"L_{{{lemma.letter}}}"] = float(gain.xreplace({k: sympy.Float(v) for k, v in known.items()}))
     assert value(" ".join(lines), symbols) == pytest.approx(float(exact))
 
 
