@@ -21,7 +21,8 @@ from torch.utils import _pytree as pytree
 from fimtheory.errors import SourceError
 
 __all__ = [
-    "Arguments", "Program", "behind", "call", "dependent", "doubles", "exported", "first_line", "in_precision", "program_of",
+    "Arguments", "Program", "behind", "call", "dependent", "doubles", "exported", "first_line", "in_precision",
+    "program_of",
     "quiet", "resolved", "shaped",
 ]  # fmt: skip
 
