@@ -22,8 +22,7 @@ from fimtheory.errors import SourceError
 
 __all__ = [
     "Arguments", "Program", "behind", "call", "dependent", "doubles", "exported", "first_line", "in_precision",
-    "program_of",
-    "quiet", "resolved", "shaped",
+    "program_of", "quiet", "resolved", "shaped",
 ]  # fmt: skip
 
 BATCH = 2
