@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,10 +91,13 @@ def _kinds(
     """Group the regions about which the same lemma can be proved, keeping the order of first appearance."""
     groups: dict[Any, list[Region]] = {}
     kinds: dict[Any, Any] = {}
-    for region in told:
-        config = _configuration(graph, region)
+    configurations = [_configuration(graph, region) for region in told]
+    different = dict(zip(configurations, told, strict=True))
+    alike = Counter(_types(graph, region) for region in different.values())
+    for region, config in zip(told, configurations, strict=True):
         if config not in kinds:
-            kinds[config] = _structure(graph, region, floor, fold, quantities)
+            unique = alike[_types(graph, region)] == 1  # nothing to compare it with
+            kinds[config] = config if unique else _structure(graph, region, floor, fold, quantities)
         groups.setdefault(kinds[config], []).append(region)
     for group in groups.values():
         first = group[0]
@@ -102,6 +106,10 @@ def _kinds(
             yield group, layer.index, layer.body
         else:
             yield group, INDEX if len(group) > 1 else None, graph.fragment(first.entry, first.members)
+
+
+def _types(graph: LayerGraph, region: Region) -> tuple[type, ...]:
+    return tuple(type(graph.layer(m)) for m in region.members)
 
 
 def _configuration(graph: LayerGraph, region: Region) -> Any:
@@ -124,7 +132,7 @@ def _structure(
         block = _concluded(body, floor, fold, quantities)
     except FimTheoryError as error:
         raise _with_names(error, graph, region, floor, fold, quantities) from None
-    return tuple(type(graph.layer(m)) for m in region.members), tuple(block.steps)
+    return _types(graph, region), tuple(block.steps)
 
 
 def _with_names(

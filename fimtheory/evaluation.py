@@ -300,8 +300,9 @@ def _support(lemma: Lemma) -> set[int]:
     pending = [lemma.gain]
     while pending:
         position = pending.pop()
-        needed.add(position)
-        pending += lemma.steps[position].premises
+        if position not in needed:
+            needed.add(position)
+            pending += lemma.steps[position].premises
     return needed
 
 

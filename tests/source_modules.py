@@ -82,6 +82,12 @@ class Constant(nn.Module):
 DIAGONAL = torch.eye(4, 3) > 0
 
 
+def masked_by_shape(x):
+    mask = x.new_zeros(x.shape[1:])
+    mask[1:, :2] = 1
+    return x.masked_fill(mask != 0, -2.0)
+
+
 def rms_norm(x):
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 0.1)
 
@@ -204,6 +210,8 @@ GROUPS = {
             (lambda x: x.masked_fill(DIAGONAL, 0.0), "MultiplyConstant"),
             (lambda x: x.masked_fill(torch.zeros(4, 3, dtype=torch.bool), -1.0), ""),
             (lambda x: torch.where(DIAGONAL, x, torch.sin(x)), "Sin MultiplyConstant MultiplyConstant Add"),
+            (lambda x: x + torch.ones_like(x).cumsum(2), "AddConstant"),
+            (masked_by_shape, "MultiplyConstant AddConstant"),
             (lambda x: torch.where(DIAGONAL, 2.0, x), "MultiplyConstant AddConstant"),
         ),
     ),
@@ -309,6 +317,7 @@ GROUPS = {
             (nn.LPPool2d(1, 2), "LpPool2d"),
             (nn.AdaptiveAvgPool2d((2, 3)), "AdaptiveAvgPool2d"),
             (nn.AdaptiveAvgPool2d(1), "AdaptiveAvgPool2d"),
+            (nn.AdaptiveMaxPool2d((3, 2)), "AdaptiveMaxPool2d"),
             (squeeze_and_excitation, "Mean Sigmoid Gate"),
             (lambda x: x.max(2, keepdim=True)[0], "Amax"),
         ),
@@ -405,6 +414,7 @@ GROUPS = {
             (nn.Upsample(5, mode="linear"), "MatmulConstant"),
             (nn.AvgPool1d(3, 2, 1), "AvgPool1d"),
             (nn.AdaptiveAvgPool1d(3), "AdaptiveAvgPool1d"),
+            (nn.AdaptiveMaxPool1d(3), "AdaptiveMaxPool1d"),
         ),
     ),
     "volumes": Group(

@@ -335,3 +335,16 @@ def test_a_measure_of_ones_own_is_evaluated(own_rules):
     found = ft.evaluate(derivation, state)
     assert found.value == pytest.approx(2 / 4 * 9)
     assert found.rules["known"] == 1
+
+
+def test_steps_that_many_paths_lead_to_are_visited_once():
+    """In a sequence in which every value is the sum of the two before, paths are as many as Fibonacci numbers."""
+    builder = ft.Builder("many paths")
+    before = builder.add("x", layers.Input((4,)))
+    here = builder.add("a", layers.Linear(4, 4), before)
+    for k in range(60):
+        here, before = builder.add(f"s{k}", layers.Add(), here, before), here
+    builder.add("h", layers.Linear(4, 3), here)
+    graph = builder.graph()
+    found = ft.evaluate(ft.derive(graph), ft.instantiate(graph, seed=0))
+    assert len({(row.symbol, row.rule) for row in found.rows}) == len(found.rows)

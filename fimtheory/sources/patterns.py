@@ -17,7 +17,7 @@ from fimtheory.sources.decomposed import decomposed
 from fimtheory.sources.formulas import FORMULAS, activation_of, formula_of
 from fimtheory.sources.layout import Traced
 from fimtheory.sources.padded_maxima import padded_maxima
-from fimtheory.sources.program import behind
+from fimtheory.sources.program import behind, dependent
 from fimtheory.sources.written_attention import written_attentions
 from fimtheory.sources.written_norms import written_norms
 
@@ -31,23 +31,20 @@ Pattern = tuple[tuple[fx.Node, ...], Callable[..., Traced]]
 
 def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern], set[fx.Node]]:
     """Return the layers by operation, and the operations inside them, which need no reading."""
-    dependent = {start}
-    for node in graph.nodes:
-        if dependent.intersection(node.all_input_nodes):
-            dependent.add(node)
+    moving = dependent(graph, start)
     every = (
         *_activations(graph),
         *_l2_normalisations(graph),
         *written_norms(graph),
         *padded_maxima(graph),
         *decomposed(graph),
-        *written_attentions(graph, dependent),
+        *written_attentions(graph, moving),
     )
-    found = {node: pattern for node, pattern in every if pattern[0][0] in dependent}
+    found = {node: pattern for node, pattern in every if pattern[0][0] in moving}
     sources = {source for taken, _ in found.values() for source in taken}
     absorbed: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        inner = node in dependent and node not in found and node not in sources
+        inner = node in moving and node not in found and node not in sources
         if inner and node.users and all(user in absorbed or user in found for user in node.users):
             absorbed.add(node)
     return found, absorbed

@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from fimtheory.errors import SourceError
 
 __all__ = [
-    "Arguments", "Program", "behind", "call", "doubles", "exported", "first_line", "in_precision", "program_of",
-    "quiet", "resolved",
+    "Arguments", "Program", "behind", "call", "dependent", "doubles", "exported", "first_line", "in_precision",
+    "program_of", "quiet", "resolved", "shaped",
 ]  # fmt: skip
 
 BATCH = 2
@@ -220,10 +220,9 @@ class Program:
         """
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         graph.graph_copy(self.graph, copies)
-        dependent, changed = {copies[start]}, False
-        for node in graph.nodes:
-            if dependent.intersection(node.all_input_nodes):
-                dependent.add(node)
+        changed = False
+        for node in dependent(graph, copies[start]) - {copies[start]}:
+            if node.op == "call_function":
                 given = node.args, dict(node.kwargs)
                 node.args, node.kwargs = pytree.tree_map(_wide, given)
                 if node.target is torch.ops.aten.rms_norm.default and (len(node.args) < 4 or node.args[3] is None):
@@ -248,6 +247,26 @@ class Program:
         with quiet(), torch.no_grad():
             results = pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))
         return results[self.outputs.index(end)]
+
+
+_SHAPED = {
+    getattr(torch.ops.aten, name).default
+    for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
+}
+
+
+def shaped(node: fx.Node) -> bool:
+    """Whether an operation takes only the shape and the type of its input: its result is a constant."""
+    return node.target in _SHAPED
+
+
+def dependent(graph: fx.Graph, start: fx.Node) -> set[fx.Node]:
+    """Return all operations whose values depend on that of one, and itself."""
+    found = {start}
+    for node in graph.nodes:
+        if not shaped(node) and found.intersection(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def behind(ends: Iterable[fx.Node], given: Container[fx.Node] = ()) -> set[fx.Node]:

@@ -21,7 +21,7 @@ from fimtheory.sources.imported import ImportedGraph
 from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations import arguments_of, reader_of
 from fimtheory.sources.patterns import patterns_of
-from fimtheory.sources.program import Program, behind, call, resolved
+from fimtheory.sources.program import Program, behind, call, resolved, shaped
 
 __all__ = ["input_of", "output_of", "read"]
 
@@ -84,6 +84,9 @@ def _value(builder: GraphBuilder, node: fx.Node, values: Mapping[fx.Node, Any], 
     leaves = tree_leaves((args, kwargs))
     if not any(isinstance(leaf, Traced | _Unread) for leaf in leaves):
         return call(node, args, kwargs)
+    if shaped(node):
+        sample = torch.zeros(node.args[0].meta["val"].shape, dtype=torch.float64)  # type: ignore[union-attr]
+        return call(node, (sample, *args[1:]), kwargs)
     if node.target is operator.getitem and not isinstance(args[0], _Unread):
         return args[0][args[1]] if args[1] < len(args[0]) else _Unread()
     reader = reader_of(node.target)
