@@ -42,6 +42,13 @@ BIBLIOGRAPHY: dict[str, Work] = {
         2021,
         "2010.11929",
     ),
+    "fazlyab2019": Work(
+        "M. Fazlyab, A. Robey, H. Hassani, M. Morari and G. J. Pappas",
+        "Efficient and accurate estimation of Lipschitz constants for deep neural networks",
+        "NeurIPS",
+        2019,
+        "1906.04893",
+    ),
     "fimtheory": Work(
         "The fimtheory developers",
         "fimtheory: bounds on the input-space Fisher information of classifiers",

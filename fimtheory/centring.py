@@ -20,6 +20,7 @@ from fimtheory import layers
 from fimtheory.claims import Claim, Measured, Quantity, Reference, Relation
 from fimtheory.graph import LayerGraph
 from fimtheory.registry import Site, find_rule, measure
+from fimtheory.slopes import slopes_of
 
 __all__ = ["Branch", "branch_at", "centred_claim"]
 
@@ -74,7 +75,7 @@ def _branch(body: LayerGraph, end: str, shortcut: str) -> Branch | None:
     if second is None:
         return None
     (activation,) = body.inputs(second[0])
-    if activation == body.input or slopes_of(body.layer(activation)) is None:
+    if activation == body.input or not _around_zero(body.layer(activation)):
         return None
     first = _affine(body, body.inputs(activation)[0])
     if first is None:
@@ -110,15 +111,9 @@ def _plain(layer: Any) -> bool:
     return layer.groups == 1 and set(layer.dilation) == {1} and all(isinstance(size, int) for size in sizes)
 
 
-def slopes_of(layer: layers.Layer) -> tuple[sympy.Expr, sympy.Expr] | None:
-    """Return the least and the largest slope of an activation, None where they are no numbers around 0."""
-    found = find_rule((type(layer),), Quantity.SLOPES)
-    if found is None:
-        return None
-    ends: Any = found.claim(Site((layer,), ("",), ((),), ())).expression.args
-    low, high = ends
-    numbers = low.is_number and high.is_number
-    return (low, high) if numbers and low.is_nonpositive and high.is_nonnegative else None
+def _around_zero(layer: layers.Layer) -> bool:
+    slopes = slopes_of(layer)
+    return slopes is not None and bool(slopes[0].is_nonpositive and slopes[1].is_nonnegative)
 
 
 def _aligned(body: LayerGraph, found: Branch) -> bool:
@@ -150,7 +145,7 @@ def centred_claim(body: LayerGraph, node: str, found: Branch, letter: str, index
     between the slopes; then the zeros around the output of A are values of D too.  Proof: see the module.
     """
     slopes = slopes_of(body.layer(found.activation))
-    assert slopes is not None, "a branch has an activation with slopes around 0"
+    assert slopes is not None, "a branch has an activation with slopes"
     low, high = slopes
     site = Site((), (node,), (), (), letter, index)
     measured = [Measured(site.measured(kind).symbol, kind, found.nodes) for kind in _KINDS]

@@ -14,8 +14,9 @@ from fimtheory.expressions import nonnegative
 from fimtheory.graph import LayerGraph
 from fimtheory.regions import head_of
 from fimtheory.registry import Site
+from fimtheory.stacks import recursion_symbol, stack_of
 
-__all__ = ["MAX_OPERATIONS", "conclusion", "head_symbols", "theorem_of"]
+__all__ = ["MAX_OPERATIONS", "conclusion", "gains_before", "head_symbols", "theorem_of"]
 
 MAX_OPERATIONS = 24
 """A step's expression with more operations than this keeps its name in the closed form."""
@@ -64,10 +65,16 @@ def theorem_of(graph: LayerGraph, lemmas: Sequence[Lemma], temperature: sympy.Ex
             factors.append(inference.repeated(factor, index, count))
     in_the_mean = len(factors) == len(gains)
     expected = None
+    recursion = None
     if head == "head":
         diameter, growth = head_symbols(graph)
         measured = (diameter, growth) if in_the_mean else (diameter,)
         bound = inference.worst_case_head(diameter.symbol, gains, temperature)
+        stack = stack_of(graph, {instance.entry for lemma in lemmas for instance in lemma.instances})
+        if stack is not None:
+            recursion = recursion_symbol(stack)
+            before = gains_before(graph, lemmas, stack.entry)
+            bound = inference.least([bound, inference.worst_case_stack(recursion.symbol, before, temperature)])
         if in_the_mean:
             expected = inference.expected_head(growth.symbol, factors, dimension, classes, temperature)
     else:
@@ -79,7 +86,21 @@ def theorem_of(graph: LayerGraph, lemmas: Sequence[Lemma], temperature: sympy.Ex
     heuristic = any(claim.status is Status.HEURISTIC for claim in growths)
     status = None if expected is None else Status.HEURISTIC if heuristic else Status.EXPECTED
     worst = _conditions(_support(lemmas, Quantity.GAIN))
-    return Theorem(head, measured, bound, expected, status, worst, _conditions(growths), tuple(definitions.items()))
+    named = tuple(definitions.items())
+    return Theorem(head, measured, bound, expected, status, worst, _conditions(growths), named, recursion)
+
+
+def gains_before(graph: LayerGraph, lemmas: Sequence[Lemma], entry: str) -> list[sympy.Expr]:
+    """Return the squared gains of the blocks that the input passes before it reaches a node."""
+    end = graph.order.index(entry)
+    made = []
+    for lemma in lemmas:
+        count = sum(graph.order.index(instance.entry) < end for instance in lemma.instances)
+        if count:
+            _, index, whole = body_of(graph, lemma)
+            gain, _ = conclusion(lemma.steps, lemma.gain)
+            made.append(inference.repeated(gain**2, index, whole if count == len(lemma.instances) else count))
+    return made
 
 
 def head_symbols(graph: LayerGraph) -> tuple[Measured, Measured]:

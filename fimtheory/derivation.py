@@ -86,7 +86,9 @@ class Theorem:
 
     ``expected`` and its status are None where a layer has no rule for the growth of the Jacobian.
     ``head`` is the inference rule used for the logits, "head" or "softmax"; ``measured`` the symbols it introduces.
-    ``definitions`` holds the names that the two closed forms keep instead of writing them out.
+    ``definitions`` holds the names that the two closed forms keep instead of writing them out.  ``recursion`` is R_W,
+    the gain of the differences of logits over the stack that ends in the head (see ``stacks``), where there is one; the
+    bound is then the smaller of the product and the one with R_W.
     """
 
     head: str
@@ -97,6 +99,12 @@ class Theorem:
     assumptions: tuple[Condition, ...]
     expected_assumptions: tuple[Condition, ...]
     definitions: tuple[tuple[sympy.Expr, sympy.Expr], ...] = ()
+    recursion: Measured | None = None
+
+    @property
+    def symbols(self) -> tuple[Measured, ...]:
+        """All measured symbols that the theorem introduces."""
+        return self.measured if self.recursion is None else (*self.measured, self.recursion)
 
 
 @final
@@ -153,7 +161,7 @@ class Derivation:
                 if each.symbol not in seen:
                     seen.add(each.symbol)
                     yield each
-        yield from self.theorem.measured
+        yield from self.theorem.symbols
 
     def save(self, path: str | Path) -> None:
         """Write the derivation as JSON; the file appears whole or not at all."""

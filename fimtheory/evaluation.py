@@ -42,7 +42,8 @@ class Row:
     log10
         Decimal logarithm of the certified value, rounded up.
     decades
-        Contribution to log10 of the bound, for the steps that conclude a block and for the head; else None.
+        Contribution to log10 of the bound, for the steps that conclude a block, for the head and for a stack (which
+        takes the bound below the product of the others); else None.
     method
         Certificates of the norms that the step measures.
     """
@@ -159,16 +160,20 @@ def evaluate(
     position = {name: k for k, name in enumerate(graph.order)}
     blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
     rows: list[Row] = []
-    gains, factors = [], []
+    gains, factors = dict[str, arb](), list[arb]()
     for lemma, k in sorted(blocks, key=lambda block: position[block[0].instances[block[1]].entry]):
         values = numbers.step_values(lemma, k)
         rows += _rows(numbers, lemma, k, values)
-        gains.append(values[lemma.gain] ** 2)
+        gains[lemma.instances[k].entry] = values[lemma.gain] ** 2
         if lemma.variance is not None:
             factors.append(values[lemma.variance])
-    bound, expected = numbers.conclude(gains, factors)
+    bound, expected = numbers.conclude(list(gains.values()), factors)
     if derivation.theorem.head == "head":
-        rows.append(_head_row(numbers, derivation, bound, gains))
+        rows.append(_head_row(numbers, derivation))
+    stack = numbers.stack(gains)
+    if stack is not None:
+        product, bound = bound, bound.min(stack[0]).abs_upper()
+        rows.append(_stack_row(derivation, log10_upper(bound) - log10_upper(product), *stack[1:]))
     used = Counter(row.rule for row in rows)
     used.update(method for row in rows for method in row.method.split("; ") if method)
     return Evaluation(
@@ -207,7 +212,7 @@ class _Numbers:
             for names in self._names[lemma.letter]
             for step in lemma.steps
             for measured in step.claim.measured
-        ) | dict.fromkeys((m.kind, m.nodes) for m in derivation.theorem.measured)
+        ) | dict.fromkeys((m.kind, m.nodes) for m in derivation.theorem.symbols)
         with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("certified norms", total=len(wanted))
             for kind, nodes in wanted:
@@ -264,6 +269,22 @@ class _Numbers:
         expected = [_product(evaluated(mean, values), factors) for mean in means]
         return _product(evaluated(bound, values), gains), expected[0] if expected else None
 
+    def stack(self, gains: Mapping[str, arb]) -> tuple[arb, arb, str] | None:
+        """Upper value of the bound by the recursion, that of R_W and its certificate, where the theorem has one.
+
+        ``gains`` holds the squared gain of each block by its entry.
+        """
+        recursion = self.derivation.theorem.recursion
+        if recursion is None:
+            return None
+        value, method = self._value(recursion.kind, recursion.nodes)
+        position = {name: k for k, name in enumerate(self._graph.order)}
+        entry = self._graph.inputs(recursion.nodes[0])[0]
+        before = [gain for name, gain in gains.items() if position[name] < position[entry]]
+        tau = self.derivation.temperature
+        start = evaluated(inference.worst_case_stack(recursion.symbol, (), tau), {recursion.symbol: value})
+        return _product(start, before), value, method
+
 
 def _product(start: arb, parts: list[arb]) -> arb:
     for part in parts:
@@ -306,7 +327,15 @@ def _support(lemma: Lemma) -> set[int]:
     return needed
 
 
-def _head_row(numbers: _Numbers, derivation: Derivation, bound: arb, gains: list[arb]) -> Row:
+def _stack_row(derivation: Derivation, decades: float, value: arb, method: str) -> Row:
+    """Row of the recursion: by how many decades it takes the bound below the product."""
+    recursion = derivation.theorem.recursion
+    assert recursion is not None, "the theorem has a stack"
+    name = recursion.nodes[-1]
+    return Row("stack", name, str(recursion.symbol), "recursion", log10_upper(value), decades, method)
+
+
+def _head_row(numbers: _Numbers, derivation: Derivation) -> Row:
     diameter = derivation.theorem.measured[0]
     value, method = numbers.of(diameter, {n: n for n in diameter.nodes})
     share = log10_upper(

@@ -24,7 +24,7 @@ from fimtheory.symmetry import orthogonal
 __all__ = [
     "BOUNDED", "COMPOSITIONS", "RADII", "Combine", "assumed", "composed", "concat", "concat_variance",
     "dependent_sum", "expected_head", "expected_softmax", "join_rule", "least", "orthogonal_sum", "repeated",
-    "scope_of", "series", "step_name", "total", "worst_case_head", "worst_case_softmax",
+    "scope_of", "series", "step_name", "total", "worst_case_head", "worst_case_softmax", "worst_case_stack",
 ]  # fmt: skip
 
 Combine = Callable[[Sequence[sympy.Expr]], sympy.Expr]
@@ -193,6 +193,11 @@ def worst_case_head(diameter: sympy.Expr, gains: Sequence[sympy.Expr], temperatu
     most ``D_W ||u||``; Popoviciu's inequality gives a quarter of the squared range.  ``gains`` are squared already.
     """
     return sympy.Mul(diameter**2, sympy.Rational(1, 4), temperature**-2, *gains)
+
+
+def worst_case_stack(gain: sympy.Expr, gains: Sequence[sympy.Expr], temperature: sympy.Expr) -> sympy.Expr:
+    """T5 for a stack: ``lam <= R_W^2 L(h)^2 / (4 tau^2)``, R_W bounding all differences of two logits (``stacks``)."""
+    return sympy.Mul(gain**2, sympy.Rational(1, 4), temperature**-2, *gains)
 
 
 def worst_case_softmax(gains: Sequence[sympy.Expr], temperature: sympy.Expr) -> sympy.Expr:

@@ -125,7 +125,7 @@ def _check_symbols(derivation: Derivation) -> None:
         for step in lemma.steps:
             for each in (step, *step.claim.measured):
                 _introduce(meaning, f"lemma {lemma.letter}", each)
-    for each in derivation.theorem.measured:
+    for each in derivation.theorem.symbols:
         _introduce(meaning, "theorem", each)
 
 
@@ -300,6 +300,7 @@ def _check_theorem(derivation: Derivation) -> None:
     expected = theorem_of(graph, derivation.lemmas, derivation.temperature, theorem.head)
     for field in (
         "measured", "bound", "expected", "expected_status", "assumptions", "expected_assumptions", "definitions",
+        "recursion",
     ):  # fmt: skip
         given, right = getattr(theorem, field), getattr(expected, field)
         if given != right:

@@ -50,7 +50,7 @@ def _introduced(derivation: Derivation) -> Iterator[tuple[str, str]]:
         for step in lemma.steps:
             yield _name(step.name), f"the {step.quantity} bounded in a step of lemma {lemma.letter}"
             yield from ((_name(each.symbol), f"the {each.kind} of {each.nodes[-1]}") for each in step.claim.measured)
-    yield from ((_name(each.symbol), f"the {each.kind} of {each.nodes[-1]}") for each in derivation.theorem.measured)
+    yield from ((_name(each.symbol), f"the {each.kind} of {each.nodes[-1]}") for each in derivation.theorem.symbols)
 
 
 def _indices(derivation: Derivation) -> set[sympy.Symbol]:

@@ -63,6 +63,7 @@ def derivation_to_json(derivation: Derivation) -> dict[str, Any]:
             "assumptions": [c.statement for c in theorem.assumptions],
             "expected_assumptions": [c.statement for c in theorem.expected_assumptions],
             "definitions": [[to_json(name), to_json(form)] for name, form in theorem.definitions],
+            "recursion": None if theorem.recursion is None else _measured_to_json(theorem.recursion),
         },
     }
 
@@ -156,6 +157,7 @@ def _theorem(value: dict[str, Any], where: str) -> Theorem:
         _conditions(value["assumptions"], where),
         _conditions(value["expected_assumptions"], where),
         tuple((_expression(name, where), _expression(form, where)) for name, form in value["definitions"]),
+        None if value["recursion"] is None else _measured(value["recursion"], where),
     )
 
 

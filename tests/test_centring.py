@@ -13,7 +13,8 @@ from oracles import jacobian, single
 
 import fimtheory as ft
 from fimtheory import layers
-from fimtheory.centring import branch_at, slopes_of
+from fimtheory.centring import branch_at
+from fimtheory.slopes import slopes_of
 
 
 def block(*nodes, shape=(2, 6, 6)):
@@ -71,9 +72,9 @@ def test_what_is_no_such_branch_is_not_taken_for_one(name):
     assert branch_at(builder.graph(), "s") is None
 
 
-def test_only_numbers_around_0_are_slopes():
+def test_slopes_are_numbers():
     assert slopes_of(layers.ReLU()) == (0, 1)
-    assert slopes_of(layers.LeakyReLU(0.5)) is None
+    assert slopes_of(layers.LeakyReLU(0.5)) == (sympy.Rational(1, 2), 1)
     assert slopes_of(layers.Conv2d(1, 1, (1, 1))) is None
     low, high = slopes_of(layers.GELU())
     assert low + high == 1

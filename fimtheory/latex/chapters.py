@@ -147,6 +147,8 @@ def _facts(derivation: Derivation, *, growth: bool) -> tuple[tuple[str, Fact], .
         if step.rule != "assumption" and (step.quantity is Quantity.JACOBIAN_VARIANCE) is growth:
             fact = fact_of(step.rule, step.quantity)
             found.setdefault(fact.key, fact)
+    if derivation.theorem.recursion is not None and not growth:
+        found["stack"] = FACTS["stack"]
     return tuple((label_key(key), fact) for key, fact in found.items())
 
 

@@ -137,8 +137,9 @@ class Printer(LatexPrinter):
 
     def factor(self, factor: sympy.Expr) -> str:
         """Return an expression as a factor, in brackets if it is a sum."""
-        text = self.doprint(factor)
-        return rf"\left({text}\right)" if factor.is_Add else text
+        shown: Any = factor.xreplace(_KAPPA)  # erf(1) becomes a sum
+        text = self.doprint(shown)
+        return rf"\left({text}\right)" if shown.is_Add else text
 
     def ordered(self, parts: Sequence[sympy.Expr]) -> list[sympy.Expr]:
         """Return terms or factors in the order of the proof."""

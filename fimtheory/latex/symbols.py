@@ -69,7 +69,7 @@ class Names:
         self._nodes: dict[tuple[str, str], str] = {}
         self._aliases: dict[str, dict[str, str]] = {}
         self._lets: dict[sympy.Expr, sympy.Expr] = {}
-        head = derivation.theorem.measured
+        head = derivation.theorem.symbols
         for measured in head:
             self._add(measured.symbol, Name(measured.symbol.name[0], node="W"))  # type: ignore[attr-defined]
         for lemma in derivation.lemmas:

@@ -155,6 +155,9 @@ def layer_rows(derivation: Derivation, evaluation: Evaluation) -> tuple[BlockRow
         if row.rule == "head":
             words = r"head, $D_W$; contributes $D_W^2/(4\tau^2)$"
             made.append(BlockRows(typewriter(row.target), words, _certificate(row), (), *own))
+        elif row.rule == "recursion":
+            words = r"stack with the head, $R_W$; taken below the product by"
+            made.append(BlockRows(typewriter(row.target), words, _certificate(row), (), *own))
         else:
             layers = [r for r in pending if r.method or (rule_named(r.rule) is not None and r.log10 != 0)]
             made.append(BlockRows(typewriter(row.block), "", "", tuple(map(_layer_row, layers)), *own))

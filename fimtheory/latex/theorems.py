@@ -37,7 +37,8 @@ class Bound:
 class TheoremText:
     """The worst-case theorem, ready for print; every field is LaTeX.
 
-    ``order`` lists the lemmas in the order in which the input passes their blocks.
+    ``order`` lists the lemmas in the order in which the input passes their blocks; ``stack`` is the first layer of the
+    stack that ends in the head, if the theorem has one.
     """
 
     with_head: bool
@@ -47,6 +48,7 @@ class TheoremText:
     classes: str
     bound: Bound
     order: str
+    stack: str
 
 
 def theorem_text(derivation: Derivation, names: Names) -> TheoremText:
@@ -69,6 +71,7 @@ def theorem_text(derivation: Derivation, names: Names) -> TheoremText:
         printer.doprint(classes),
         _bound(r"\lambda(x)", start, worst, gains, theorem.bound, names),
         ", ".join(_order(derivation, printer)),
+        "" if theorem.recursion is None else typewriter(theorem.recursion.nodes[0]),
     )
 
 
@@ -125,8 +128,9 @@ def _factor(derivation: Derivation, lemma: Lemma, position: int, names: Names, p
 
 
 def _bound(left: str, start: str, before: sympy.Expr, factors: list[_Factor], whole: sympy.Expr, names: Names) -> Bound:
-    """Return the bound ``whole`` as a product over lemmas, and written out."""
-    assert sympy.Mul(before, *(factor.form for factor in factors)) == whole, "the printed bound is the theorem's"
+    """Return the bound ``whole``, or the one of two that it takes the smaller of, as a product, and written out."""
+    product = sympy.Mul(before, *(factor.form for factor in factors))
+    assert product in (whole, *whole.args), "the printed bound is the theorem's"
     printer = names.printer()
     room = LINE - width(left) - 1.5
     rows = [(r"\le", lines_of([start, *(f.named for f in factors)], room))]

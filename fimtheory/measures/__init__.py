@@ -7,7 +7,16 @@ Importing this package registers the functions.
 
 from __future__ import annotations
 
-from fimtheory.measures import attention, constants, measured_graph, normalisation, operators, residuals, weights
+from fimtheory.measures import (
+    attention,
+    constants,
+    measured_graph,
+    normalisation,
+    operators,
+    residuals,
+    stacks,
+    weights,
+)
 from fimtheory.measures.base import EVALUATIONS, Place, evaluates, measured_value
 from fimtheory.measures.measured_graph import MeasuredGraph
 
@@ -23,5 +32,6 @@ __all__ = [
     "normalisation",
     "operators",
     "residuals",
+    "stacks",
     "weights",
 ]

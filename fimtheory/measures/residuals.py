@@ -9,10 +9,10 @@ from torch import Tensor
 
 from fimtheory import layers, norms
 from fimtheory.balls import evaluated
-from fimtheory.centring import slopes_of
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.measures.operators import output_scale_of
 from fimtheory.norms import Correlation
+from fimtheory.slopes import slopes_of
 
 __all__: list[str] = []
 

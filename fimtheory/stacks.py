@@ -1,0 +1,97 @@
+"""Stacks: linear layers and activations that end in the head, bounded together instead of one by one.
+
+The logits of a stack are f = W_m phi_{m-1}(... phi_1(W_1 h + b_1) ...) + b_m of its entry h.  Their Jacobian is
+W_m D_{m-1} ... D_1 W_1 with diagonal D_i whose entries, the slopes of phi_i, lie in [a_i, b_i].  By the head theorem
+
+    lam  <=  R^2 L(h)^2 / (4 tau^2),   R = sup over all such D_i of max_{i<j} ||(w_i - w_j)^T D_{m-1} ... D_1 W_1||,
+
+because the product of norms bounds R, but only for matrices whose singular vectors meet.  R is bounded by multipliers:
+for diagonal Lambda_i >= 0 and X_0 = I, the matrices
+
+    X_i = 2 Lambda_i - Lambda_i S_i W_i (X_{i-1} + 2 W_i^T Lambda_i P_i W_i)^-1 W_i^T S_i Lambda_i,
+    S_i = diag(a_i + b_i),  P_i = diag(a_i b_i),
+
+satisfy ``|h|^2 >= y_i^T X_i y_i`` for the changes y_i of the output of phi_i, as long as they are positive definite, so
+``R^2 <= max_{i<j} (w_i - w_j)^T X_{m-1}^-1 (w_i - w_j)``.
+
+Theory: M. Fazlyab et al., NeurIPS 2019 (LipSDP); Y. Xu and S. Sivaranjani, NeurIPS 2024, for the recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any, final
+
+from fimtheory import layers
+from fimtheory.claims import Measured
+from fimtheory.expressions import nonnegative
+from fimtheory.graph import LayerGraph
+from fimtheory.regions import head_of
+from fimtheory.registry import measure
+from fimtheory.slopes import slopes_of
+
+__all__ = ["Stack", "recursion_symbol", "stack_of"]
+
+PAIRWISE_RECURSION = measure(
+    "pairwise recursion",
+    suffix="rec",
+    latex=r"\sup_{{D}} \max_{{i<j}} \lVert (w_i - w_j)^\top D_{{m-1}} W_{{m-1}} \cdots D_1 W_1 \rVert_2",
+    meaning="largest gain of a difference of two logits over all slopes of the activations in the stack",
+)
+_MOST_LAYERS = 32
+_MOST_FEATURES = 1024
+_SAME = (layers.Identity, layers.Dropout)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Nodes from the one after ``entry`` to the head: linear layers, batch norms of features, activations."""
+
+    entry: str
+    nodes: tuple[str, ...]
+
+
+def stack_of(graph: LayerGraph, entries: Container[str]) -> Stack | None:
+    """Return the longest stack from one of ``entries`` to the head, None where there is none.
+
+    Every layer acts on one vector of at most 1024 features, and there are at most 32 of them: the matrices X_i are as
+    wide as the layers, and are computed a few hundred times.  Batch norms follow their linear layer; the slopes of the
+    activations are numbers.
+    """
+    head = head_of(graph)
+    if head is None:
+        return None
+    found: Stack | None = None
+    nodes: tuple[str, ...] = (head,)
+    for _ in range(_MOST_LAYERS):
+        before = _layer_before(graph, graph.inputs(nodes[0])[0])
+        if before is None:
+            return found
+        nodes = (*before, *nodes)
+        entry = graph.inputs(nodes[0])[0]
+        found = Stack(entry, nodes) if entry in entries else found
+    return found
+
+
+def _layer_before(graph: LayerGraph, node: str) -> tuple[str, ...] | None:
+    """Return a linear layer, perhaps its batch norm, and the activation that ends at a node."""
+    run: tuple[str, ...] = ()
+    while isinstance(graph.layer(node), _SAME):
+        run, node = (node, *run), graph.inputs(node)[0]
+    if slopes_of(graph.layer(node)) is None:
+        return None
+    run, node = (node, *run), graph.inputs(node)[0]
+    while isinstance(graph.layer(node), (*_SAME, layers.BatchNorm1d)):
+        run, node = (node, *run), graph.inputs(node)[0]
+    layer: Any = graph.layer(node)
+    if not isinstance(layer, layers.Linear) or len(graph.shapes[node]) != 1:
+        return None
+    sizes = (layer.in_features, layer.out_features)
+    return None if any(isinstance(size, int) and size > _MOST_FEATURES for size in sizes) else (node, *run)
+
+
+def recursion_symbol(stack: Stack) -> Measured:
+    """Return R_W, the measure of a stack."""
+    return Measured(nonnegative("R_W"), PAIRWISE_RECURSION.kind, stack.nodes)
