@@ -11,6 +11,7 @@ some order, and a LAPACK whose Cholesky factorisation is the usual one, by subst
 from fimtheory.norms.certified import CertifiedNorm, stacked
 from fimtheory.norms.convolutions import convolution, transposed_convolution
 from fimtheory.norms.matrices import dense, vector
+from fimtheory.norms.recursion import chain, chain_head
 from fimtheory.norms.row_norms import infinity_norm, two_to_infinity_norm
 from fimtheory.norms.rows import row_diameter
 from fimtheory.norms.scales import centred_scale, diagonal, folded_scale
@@ -20,6 +21,8 @@ __all__ = [
     "CertifiedNorm",
     "RowScale",
     "centred_scale",
+    "chain",
+    "chain_head",
     "convolution",
     "dense",
     "diagonal",
