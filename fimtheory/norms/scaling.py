@@ -17,7 +17,7 @@ from torch import Tensor
 from fimtheory.errors import NonFiniteError, ShapeError
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, up
 
-__all__ = ["RowScale", "ScaledRows", "exact_float64", "magnitude_bits", "scale_rows"]
+__all__ = ["RowScale", "ScaledRows", "exact_float64", "magnitude_bits", "power_of_two", "scale_rows"]
 
 RowScale = tuple[Tensor, float]
 """A vector of factors and a bound on the relative error of each: exact = stored * (1 + delta), |delta| <= bound."""
@@ -90,8 +90,12 @@ def magnitude_bits(values: Tensor) -> Tensor:
     return values.view(torch.int64) & _SIGNLESS
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
-    """2^exponent for int64 exponents of normal numbers, written as a bit pattern and so exact."""
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent for int64 exponents of normal numbers, written as a bit pattern and so exact.
+
+    >>> power_of_two(torch.tensor([-1022, 3])).tolist() == [2.0**-1022, 8.0]
+    True
+    """
     return ((exponent + 1023) << 52).view(torch.float64)
 
 
@@ -106,15 +110,15 @@ def _exponent(bits: Tensor) -> Tensor:
 def _normalised(block: Tensor, exponent: Tensor) -> Tensor:
     """Rows divided by 2^exponent: exact, except that entries below 2^-522 of their row's largest may be lost."""
     half = exponent // 2  # two steps, as 2^-1024 and 2^1074 are not normal float64 numbers
-    rows = block * _power_of_two(-half)[:, None]
-    rows *= _power_of_two(half - exponent)[:, None]
+    rows = block * power_of_two(-half)[:, None]
+    rows *= power_of_two(half - exponent)[:, None]
     tiny = (exponent < _TINY).nonzero().flatten()
     if len(tiny) > 0:
         bits = magnitude_bits(block[tiny])
         field = bits >> 52
         fraction = (bits & (2**52 - 1)) + torch.where(field > 0, 2**52, 0)
         shift = torch.clamp(field, min=1) - 1075 - exponent[tiny, None]
-        values = fraction.to(torch.float64) * _power_of_two(shift)
+        values = fraction.to(torch.float64) * power_of_two(shift)
         rows[tiny] = torch.where(block[tiny].view(torch.int64) < 0, -values, values)
     return rows
 
@@ -168,7 +172,7 @@ def scale_rows(matrix: Tensor, row_scale: RowScale | None, name: str) -> ScaledR
     product_exponent = exponent + factor_exponent
     largest = int(product_exponent[nonzero].max())
     # A row 2^-1000 below the largest one is kept at 2^-1000 of it: far below the underflow allowance anyway.
-    multiplier = factor * _power_of_two((product_exponent - largest).clamp(-1000, 0))
+    multiplier = factor * power_of_two((product_exponent - largest).clamp(-1000, 0))
     multiplier[~nonzero] = 0.0
     exponent[row_bits == 0] = 0
     values = torch.empty((rows, columns), dtype=torch.float64, device="cpu")
