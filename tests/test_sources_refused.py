@@ -123,6 +123,17 @@ def test_a_module_that_is_no_classifier_is_refused(module, message):
         (lambda x: F.layer_norm(x, x.shape), "layer norm over the batch"),
         (lambda x: x @ x.mT @ x, "across the inputs"),
         (lambda x: F.scaled_dot_product_attention(x, x, x), "across the inputs"),
+        (lambda x: F.unfold(x.reshape(-1, 2, 3), 2), r"im2col.* windows of a value of shape \(2, 2, 3\)"),
+        (
+            lambda x: F.unfold(x.reshape(-1, 1, 1, 3), (1, 2)),
+            r"\(2, 1, 1, 3\) of which are one input's; expected \(batch,",
+        ),
+        (lambda x: F.unfold(x.reshape(-1, 1, 2, 3).transpose(0, 1), 2), r"shape \(1, 2, 2, 3\), \(1, 2, 3\) of which"),
+        (lambda x: F.fold(x, (4, 2), (2, 1)), r"col2im.* windows of a value of shape \(2, 6\)"),
+        (
+            lambda x: F.fold(x.reshape(-1, 2, 3).transpose(0, 1), (4, 1), (2, 1)),
+            r"shape \(2, 2, 3\), \(2, 3\) of which",
+        ),
     ],
 )
 def test_values_that_mix_the_inputs_of_a_batch_are_refused(function, message):

@@ -90,4 +90,6 @@ WINDOWS = [
     (layers.Upsample((25,), "linear"), nn.Upsample(25, mode="linear"), LINE),
     (layers.PixelShuffle(2), nn.PixelShuffle(2), IMAGE),
     (layers.PixelUnshuffle(2), nn.PixelUnshuffle(2), (3, 6, 4)),
+    (layers.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), nn.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), IMAGE),
+    (layers.Fold((6, 5), (3, 2), (1, 2), (1, 0), (2, 1)), nn.Fold((6, 5), (3, 2), (1, 2), (1, 0), (2, 1)), (24, 9)),
 ]

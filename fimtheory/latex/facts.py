@@ -79,6 +79,8 @@ _WORDS = {
     "Pad": "padding",
     "Upsample": "interpolation",
     **dict.fromkeys(("PixelShuffle", "PixelUnshuffle"), "pixel shuffle"),
+    "Unfold": "windows side by side",
+    "Fold": "sum of windows",
     "Flatten": "flattening",
     "Reshape": "reshaping",
     "Permute": "permutation",

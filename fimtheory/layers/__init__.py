@@ -72,7 +72,7 @@ from fimtheory.layers.pooling import (
 )
 from fimtheory.layers.products import Gate, MatMul, Multiply, ScaledDotProductAttention
 from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
-from fimtheory.layers.resampling import Pad, PixelShuffle, PixelUnshuffle, Upsample
+from fimtheory.layers.resampling import Fold, Pad, PixelShuffle, PixelUnshuffle, Unfold, Upsample
 from fimtheory.layers.structure import (
     Add,
     ClassToken,
@@ -126,6 +126,7 @@ __all__ = [
     "Expand",
     "Flatten",
     "Flip",
+    "Fold",
     "GELUTanh",
     "Gate",
     "GroupNorm",
@@ -194,6 +195,7 @@ __all__ = [
     "Threshold",
     "Tile",
     "Triple",
+    "Unfold",
     "Upsample",
     "layer",
 ]
