@@ -26,6 +26,7 @@ NORMS = (
     layers.RMSNorm,
     layers.GroupNorm,
     layers.LocalResponseNorm,
+    layers.GlobalResponseNorm,
 )
 CONVOLUTIONS = {2: layers.Conv1d, 3: layers.Conv2d, 4: layers.Conv3d}
 TRANSPOSED = {2: layers.ConvTranspose1d, 3: layers.ConvTranspose2d, 4: layers.ConvTranspose3d}
@@ -95,7 +96,8 @@ def normalisation(draw, shape):
     eps = draw(st.sampled_from([1e-5, 1e-2, 1.0]))
     kinds = [layers.LayerNorm, layers.LayerNormOver, layers.RMSNorm, layers.GroupNorm]
     kinds += [BATCH_NORMS[len(shape)]] * 2 if len(shape) in BATCH_NORMS else []
-    kind = draw(st.sampled_from([*kinds, *([layers.LocalResponseNorm] * (len(shape) > 1))]))
+    kinds += [layers.LocalResponseNorm, layers.GlobalResponseNorm] if len(shape) > 1 else []
+    kind = draw(st.sampled_from(kinds))
     if kind in (layers.LayerNorm, layers.RMSNorm):
         return kind(shape[-1], eps)
     if kind is layers.LayerNormOver:
@@ -103,6 +105,9 @@ def normalisation(draw, shape):
     if kind is layers.GroupNorm:
         groups = draw(st.sampled_from([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
         return layers.GroupNorm(groups, shape[0], eps, draw(st.booleans()))
+    if kind is layers.GlobalResponseNorm:
+        channel, *dims = draw(st.permutations(range(len(shape))))
+        return layers.GlobalResponseNorm(tuple(dims[: draw(st.integers(1, len(dims)))]), channel, eps)
     if kind is layers.LocalResponseNorm:
         alpha, beta = draw(st.sampled_from([1e-4, 0.5, 10.0])), draw(st.sampled_from([0.75, 0.5, 1.0, 3.0]))
         return layers.LocalResponseNorm(draw(st.integers(1, 4)), alpha, beta, draw(st.sampled_from([1.0, 0.3, 2.0])))

@@ -79,6 +79,24 @@ class Constant(nn.Module):
         return self.function(x, self.value)
 
 
+def responses(x, dims, channel):
+    """Global response normalisation, as timm and transformers write it."""
+    norms = x.norm(p=2, dim=dims, keepdim=True)
+    return x * (norms / (norms.mean(dim=channel, keepdim=True) + 1e-3))
+
+
+class Responses(nn.Module):
+    """All of ConvNeXt V2's global response normalisation of (N, C, H, W), as timm writes it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.zeros(channels)) for _ in range(2))
+
+    def forward(self, x):
+        weight, bias = self.weight.view(1, -1, 1, 1), self.bias.view(1, -1, 1, 1)
+        return x + torch.addcmul(bias, weight, responses(x, (2, 3), 1))
+
+
 def squeeze_and_excitation(x):
     return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
@@ -154,6 +172,9 @@ GROUPS = {
             (lambda x: torch.sigmoid(x.mean(2, keepdim=True)) * x, "Mean Sigmoid Gate"),
             (lambda x: x.mean(1, keepdim=True) * x.mean(2, keepdim=True), "Mean Mean Expand Expand Multiply"),
             (lambda x: x + x.mean(1, keepdim=True), "Mean Expand Add"),
+            (Constant(lambda x, c: torch.addcmul(x, c, c, value=2), 3), "AddConstant"),
+            (Constant(lambda x, c: torch.addcmul(c, c, x, value=-2), 4, 3), "MultiplyConstant Scale AddConstant"),
+            (lambda x: torch.addcmul(x, x, torch.sin(x)), "Sin Multiply Add"),
         ),
     ),
     "movement": Group(
@@ -254,6 +275,10 @@ GROUPS = {
             (nn.GroupNorm(4, 4, eps=0.1, affine=False), "GroupNorm"),
             (nn.InstanceNorm2d(4), "GroupNorm"),
             (nn.InstanceNorm2d(4, affine=True), "GroupNorm"),
+            (lambda x: responses(x, (1, 2), -1), "GlobalResponseNorm"),
+            (lambda x: responses(x, [-2, -1], 1), "GlobalResponseNorm"),
+            (lambda x: responses(torch.sin(x), 3, 2), "Sin GlobalResponseNorm"),
+            (Responses(4), "GlobalResponseNorm MultiplyConstant AddConstant Add"),
             (nn.LayerNorm((5, 6)), "LayerNormOver"),
             (nn.LayerNorm((4, 5, 6), elementwise_affine=False), "LayerNormOver"),
             (nn.RMSNorm(6, eps=1e-4), "RMSNorm"),

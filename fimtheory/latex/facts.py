@@ -70,6 +70,7 @@ _WORDS = {
     "RMSNorm": "RMS norm",
     "GroupNorm": "group norm",
     "LocalResponseNorm": "local response normalisation",
+    "GlobalResponseNorm": "global response normalisation",
     "GELUTanh": "GELU (tanh)",
     **{f"MaxPool{n}d": "max pooling" for n in (1, 2, 3)},
     **{f"AdaptiveMaxPool{n}d": "adaptive max pooling" for n in (1, 2, 3)},

@@ -181,6 +181,18 @@ def mul(g: GraphBuilder, call: Call) -> Traced:
     return _multiplied(g, expanded(g, value, g.shape), constant)
 
 
+@reads(aten.addcmul.default)
+def addcmul(g: GraphBuilder, call: Call) -> Traced:
+    """A sum with a product, which is scaled."""
+    first, second = call.tensor1, call.tensor2
+    if not isinstance(first, Traced) and not isinstance(second, Traced):
+        return _sum(g, call.input, first * second, 1.0, float(call.value))
+    if torch.broadcast_shapes(first.shape, second.shape) != g.shape:
+        raise UnsupportedError(f"adds a product of {tuple(first.shape)} and {tuple(second.shape)} to a larger value")
+    product = mul(g, Call(input=first, other=second))
+    return _sum(g, call.input, product, 1.0, float(call.value))
+
+
 @reads(aten.div.Tensor, aten.div.Scalar)
 def div(g: GraphBuilder, call: Call) -> Traced:
     """A division by a constant."""
