@@ -261,6 +261,7 @@ GROUPS = {
             (nn.AvgPool2d(2, ceil_mode=True, divisor_override=3), "AvgPool2d"),
             (nn.AdaptiveAvgPool2d((2, 3)), "AdaptiveAvgPool2d"),
             (nn.AdaptiveAvgPool2d(1), "AdaptiveAvgPool2d"),
+            (nn.AdaptiveMaxPool2d((2, 9)), "AdaptiveMaxPool2d"),
             (nn.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), "Unfold"),
             (nn.Sequential(nn.Unfold(2), nn.Fold((5, 4), 2, padding=1)), "Unfold Fold"),
             (lambda x: F.fold(x.flatten(2), (8, 11), (2, 1), stride=(1, 2)), "Reshape Fold"),
@@ -322,6 +323,7 @@ GROUPS = {
             (nn.MaxPool1d(3, 2), "MaxPool1d"),
             (nn.AvgPool1d(3, 2, 1), "AvgPool1d"),
             (nn.AdaptiveAvgPool1d(3), "AdaptiveAvgPool1d"),
+            (nn.AdaptiveMaxPool1d(3), "AdaptiveMaxPool1d"),
         ),
     ),
     "volumes": Group(
@@ -334,6 +336,7 @@ GROUPS = {
             (nn.MaxPool3d(2, 1), "MaxPool3d"),
             (nn.AvgPool3d(2), "AvgPool3d"),
             (nn.AdaptiveAvgPool3d((2, 1, 2)), "AdaptiveAvgPool3d"),
+            (nn.AdaptiveMaxPool3d((2, 1, 3)), "AdaptiveMaxPool3d"),
         ),
     ),
     "as traced": Group(

@@ -134,6 +134,7 @@ def test_a_module_that_is_no_classifier_is_refused(module, message):
             lambda x: F.fold(x.reshape(-1, 2, 3).transpose(0, 1), (4, 1), (2, 1)),
             r"shape \(2, 2, 3\), \(2, 3\) of which",
         ),
+        (lambda x: F.adaptive_max_pool1d(x, 2), r"pools a value of shape \(2, 6\) to \(2,\); expected a batch"),
         (lambda x: responses(x.reshape(-1, 2, 3), 2, 0), "acts across the inputs"),
         (lambda x: responses(x.reshape(-1, 2, 3), (0, 2), 1), "acts across the inputs"),
     ],
