@@ -137,6 +137,13 @@ BIBLIOGRAPHY: dict[str, Work] = {
         2018,
         "1802.04034",
     ),
+    "woo2023": Work(
+        "S. Woo, S. Debnath, R. Hu, X. Chen, Z. Liu, I. S. Kweon and S. Xie",
+        "ConvNeXt V2: co-designing and scaling ConvNets with masked autoencoders",
+        "CVPR",
+        2023,
+        "2301.00808",
+    ),
     "wu2018": Work("Y. Wu and K. He", "Group normalization", "ECCV", 2018, "1803.08494"),
     "zhang2019": Work(
         "B. Zhang and R. Sennrich", "Root mean square layer normalization", "NeurIPS", 2019, "1910.07467"

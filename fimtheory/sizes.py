@@ -24,6 +24,7 @@ __all__ = [
     "checked_size",
     "checked_sizes",
     "concrete",
+    "covering",
     "equal",
     "expect",
     "input_shape",
@@ -167,6 +168,13 @@ def quotient(divisor: Size, what: str, value: Size) -> Size:
     if result.is_integer is False:
         raise ShapeError(f"{divisor} does not divide the {what} {value}")
     return int(result) if result.is_Integer else result
+
+
+def covering(k: Size, s: Size, d: Size, m: Size) -> int:
+    """Return a bound on how many of m windows one entry lies in."""
+    k, s, d = concrete(k, "kernel"), concrete(s, "stride"), concrete(d, "dilation")
+    most = -(-k * math.gcd(s, d) // s)
+    return min(most, m) if isinstance(m, int) else most
 
 
 def windows(

@@ -26,10 +26,11 @@ NORMS = (
     layers.RMSNorm,
     layers.GroupNorm,
     layers.LocalResponseNorm,
+    layers.GlobalResponseNorm,
 )
 CONVOLUTIONS = {2: layers.Conv1d, 3: layers.Conv2d, 4: layers.Conv3d}
 TRANSPOSED = {2: layers.ConvTranspose1d, 3: layers.ConvTranspose2d, 4: layers.ConvTranspose3d}
-RESAMPLING = (layers.Pad, layers.Upsample, layers.PixelShuffle, layers.PixelUnshuffle)
+RESAMPLING = (layers.Pad, layers.Upsample, layers.PixelShuffle, layers.PixelUnshuffle, layers.Unfold, layers.Fold)
 CONVOLVING = (*CONVOLUTIONS.values(), *TRANSPOSED.values())
 
 
@@ -95,7 +96,8 @@ def normalisation(draw, shape):
     eps = draw(st.sampled_from([1e-5, 1e-2, 1.0]))
     kinds = [layers.LayerNorm, layers.LayerNormOver, layers.RMSNorm, layers.GroupNorm]
     kinds += [BATCH_NORMS[len(shape)]] * 2 if len(shape) in BATCH_NORMS else []
-    kind = draw(st.sampled_from([*kinds, *([layers.LocalResponseNorm] * (len(shape) > 1))]))
+    kinds += [layers.LocalResponseNorm, layers.GlobalResponseNorm] if len(shape) > 1 else []
+    kind = draw(st.sampled_from(kinds))
     if kind in (layers.LayerNorm, layers.RMSNorm):
         return kind(shape[-1], eps)
     if kind is layers.LayerNormOver:
@@ -103,6 +105,9 @@ def normalisation(draw, shape):
     if kind is layers.GroupNorm:
         groups = draw(st.sampled_from([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
         return layers.GroupNorm(groups, shape[0], eps, draw(st.booleans()))
+    if kind is layers.GlobalResponseNorm:
+        channel, *dims = draw(st.permutations(range(len(shape))))
+        return layers.GlobalResponseNorm(tuple(dims[: draw(st.integers(1, len(dims)))]), channel, eps)
     if kind is layers.LocalResponseNorm:
         alpha, beta = draw(st.sampled_from([1e-4, 0.5, 10.0])), draw(st.sampled_from([0.75, 0.5, 1.0, 3.0]))
         return layers.LocalResponseNorm(draw(st.integers(1, 4)), alpha, beta, draw(st.sampled_from([1.0, 0.3, 2.0])))
@@ -110,11 +115,38 @@ def normalisation(draw, shape):
 
 
 @st.composite
+def unfolding(draw, shape):
+    """Windows of an image side by side, some of them perhaps in nothing but padding."""
+    padding, dilation = (draw(st.tuples(*[st.integers(least, 3)] * 2)) for least in (0, 1))
+    most = [(n + 2 * p - 1) // d + 1 for n, p, d in zip(shape[1:], padding, dilation, strict=True)]
+    kernel = tuple(draw(st.integers(1, min(4, k))) for k in most)
+    return layers.Unfold(kernel, dilation, padding, draw(st.tuples(*[st.integers(1, 4)] * 2)))
+
+
+@st.composite
+def folding(draw, shape):
+    """A sum of windows of (C, L) that overlap, or leave entries of the image out."""
+    entries, count = shape
+    tall = draw(st.sampled_from([k for k in range(1, 5) if entries % k == 0]))
+    wide = draw(st.sampled_from([k for k in range(1, 5) if entries // tall % k == 0]))
+    rows = draw(st.sampled_from([m for m in range(1, count + 1) if count % m == 0]))
+    sides, placement = [], []
+    for k, m in ((tall, rows), (wide, count // rows)):
+        dilation, stride = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+        covered = (m - 1) * stride + dilation * (k - 1) + 1 + draw(st.integers(0, stride - 1))
+        padding = draw(st.integers(0, min(3, (covered - 1) // 2)))
+        sides.append(covered - 2 * padding)
+        placement.append((k, dilation, padding, stride))
+    return layers.Fold(tuple(sides), *zip(*placement, strict=True))
+
+
+@st.composite
 def resampling(draw, shape):
-    """Padding, interpolation or a pixel shuffle of ``shape``, which has two dimensions or more."""
+    """Padding, interpolation, windows or a pixel shuffle of ``shape``, which has two dimensions or more."""
     squares = [r for r in (1, 2) if len(shape) == 3 and shape[0] % r**2 == 0]
     sides = [r for r in (1, 2) if len(shape) == 3 and shape[1] % r == shape[2] % r == 0]
     kinds = [layers.Pad, layers.Upsample, *([layers.PixelShuffle] * bool(squares))]
+    kinds += {2: [layers.Fold], 3: [layers.Unfold]}.get(len(shape), [])
     match draw(st.sampled_from([*kinds, *([layers.PixelUnshuffle] * bool(sides))])):
         case layers.Pad:
             mode = draw(st.sampled_from(["constant", "reflect", "replicate", "circular"]))
@@ -130,6 +162,10 @@ def resampling(draw, shape):
             mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
             corners = mode != "nearest" and draw(st.booleans())
             return layers.Upsample(each(draw, shape[1:], 1, lambda n: 2 * n + 1), mode, corners)
+        case layers.Unfold:
+            return draw(unfolding(shape))
+        case layers.Fold:
+            return draw(folding(shape))
         case layers.PixelShuffle:
             return layers.PixelShuffle(draw(st.sampled_from(squares)))
     return layers.PixelUnshuffle(draw(st.sampled_from(sides)))

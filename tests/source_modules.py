@@ -115,6 +115,24 @@ def in_windows(part):
     return nn.Sequential(Apply(windows), part, Apply(lambda x: x.unflatten(0, (-1, 3)).flatten(1)))
 
 
+def responses(x, dims, channel):
+    """Global response normalisation, as timm and transformers write it."""
+    norms = x.norm(p=2, dim=dims, keepdim=True)
+    return x * (norms / (norms.mean(dim=channel, keepdim=True) + 1e-3))
+
+
+class Responses(nn.Module):
+    """All of ConvNeXt V2's global response normalisation of (N, C, H, W), as timm writes it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.zeros(channels)) for _ in range(2))
+
+    def forward(self, x):
+        weight, bias = self.weight.view(1, -1, 1, 1), self.bias.view(1, -1, 1, 1)
+        return x + torch.addcmul(bias, weight, responses(x, (2, 3), 1))
+
+
 def squeeze_and_excitation(x):
     return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
@@ -204,8 +222,6 @@ GROUPS = {
             (lambda x: x**2, "Multiply"),
             (lambda x: x**3, "Multiply Multiply"),
             (torch.square, "Multiply"),
-            (Constant(lambda x, c: torch.addcmul(c, c, x, value=0.5), 4, 3), "MultiplyConstant Scale AddConstant"),
-            (Constant(lambda x, c: torch.addcmul(x, c, c, value=-2), 3), "AddConstant"),
             (lambda x: x.masked_fill(DIAGONAL, 7.0), "MultiplyConstant AddConstant"),
             (lambda x: x.masked_fill(DIAGONAL, 0.0), "MultiplyConstant"),
             (lambda x: x.masked_fill(torch.zeros(4, 3, dtype=torch.bool), -1.0), ""),
@@ -213,6 +229,9 @@ GROUPS = {
             (lambda x: x + torch.ones_like(x).cumsum(2), "AddConstant"),
             (masked_by_shape, "MultiplyConstant AddConstant"),
             (lambda x: torch.where(DIAGONAL, 2.0, x), "MultiplyConstant AddConstant"),
+            (Constant(lambda x, c: torch.addcmul(x, c, c, value=2), 3), "AddConstant"),
+            (Constant(lambda x, c: torch.addcmul(c, c, x, value=-2), 4, 3), "MultiplyConstant Scale AddConstant"),
+            (lambda x: torch.addcmul(x, x, torch.sin(x)), "Sin Multiply Add"),
         ),
     ),
     "movement": Group(
@@ -318,6 +337,10 @@ GROUPS = {
             (nn.AdaptiveAvgPool2d((2, 3)), "AdaptiveAvgPool2d"),
             (nn.AdaptiveAvgPool2d(1), "AdaptiveAvgPool2d"),
             (nn.AdaptiveMaxPool2d((3, 2)), "AdaptiveMaxPool2d"),
+            (nn.AdaptiveMaxPool2d((2, 9)), "AdaptiveMaxPool2d"),
+            (nn.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), "Unfold"),
+            (nn.Sequential(nn.Unfold(2), nn.Fold((5, 4), 2, padding=1)), "Unfold Fold"),
+            (lambda x: F.fold(x.flatten(2), (8, 11), (2, 1), stride=(1, 2)), "Reshape Fold"),
             (squeeze_and_excitation, "Mean Sigmoid Gate"),
             (lambda x: x.max(2, keepdim=True)[0], "Amax"),
         ),
@@ -329,6 +352,10 @@ GROUPS = {
             (nn.GroupNorm(4, 4, eps=0.1, affine=False), "GroupNorm"),
             (nn.InstanceNorm2d(4), "GroupNorm"),
             (nn.InstanceNorm2d(4, affine=True), "GroupNorm"),
+            (lambda x: responses(x, (1, 2), -1), "GlobalResponseNorm"),
+            (lambda x: responses(x, [-2, -1], 1), "GlobalResponseNorm"),
+            (lambda x: responses(torch.sin(x), 3, 2), "Sin GlobalResponseNorm"),
+            (Responses(4), "GlobalResponseNorm MultiplyConstant AddConstant Add"),
             (nn.LayerNorm((5, 6)), "LayerNormOver"),
             (nn.LayerNorm((4, 5, 6), elementwise_affine=False), "LayerNormOver"),
             (nn.RMSNorm(6, eps=1e-4), "RMSNorm"),
@@ -427,6 +454,7 @@ GROUPS = {
             (nn.MaxPool3d(2, 1), "MaxPool3d"),
             (nn.AvgPool3d(2), "AvgPool3d"),
             (nn.AdaptiveAvgPool3d((2, 1, 2)), "AdaptiveAvgPool3d"),
+            (nn.AdaptiveMaxPool3d((2, 1, 3)), "AdaptiveMaxPool3d"),
         ),
     ),
     "as traced": Group(

@@ -160,6 +160,9 @@ ATTAINED = [
     (layers.AvgPool2d((2, 2), (2, 2), divisor=1), (1, 4, 4), "entry norm token"),
     (layers.LpPool2d(2, (2, 2), (2, 2)), (1, 4, 4), "entry norm token"),
     (layers.AdaptiveAvgPool2d((1, 1)), (3, 4, 4), "entry norm token"),
+    (layers.Unfold((2, 3)), (1, 4, 4), "entry norm token"),
+    (layers.Fold((3, 3), (2, 2)), (4, 4), "entry"),
+    (layers.Fold((4, 4), (2, 2), stride=(2, 2)), (4, 4), "entry norm"),
 ]
 
 

@@ -116,6 +116,66 @@ def test_local_response_norm_under_search(size, beta, k):
     assert gain <= 2.5 * max(best, k**-beta)
 
 
+def responses(channels, seed):
+    """Inputs of shape (channels, 2, 3): of every size, some with one large channel or with zero channels."""
+    generator = torch.Generator().manual_seed(seed)
+    for power in (-160, -9, -6, -3, 0, 3, 9, 150):
+        x = torch.randn(channels, 2, 3, generator=generator, dtype=torch.float64)
+        one, rest = torch.zeros_like(x), x.clone()
+        one[0], rest[0] = x[0], 0.0
+        spread_out = x * torch.logspace(0, -8, channels, dtype=torch.float64)[:, None, None]
+        for each in (x, one, rest, one + 1e-3 * x, one + 1e-9 * x, spread_out, x.sign(), torch.zeros_like(x)):
+            yield 10.0**power * each
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+def test_global_response_norm_on_hard_inputs(channels, eps):
+    shape, layer = (channels, 2, 3), layers.GlobalResponseNorm((1, 2), 0, eps)
+    function, gain = single(module_of(layer, shape=shape)), gain_of(layer, shape)
+    for x in responses(channels, channels):
+        assert norm(jacobian(function, x)) <= gain * SLACK
+        assert function(x).norm() <= channels * x.norm() * SLACK
+        assert (function(x).abs() <= channels * x.abs() * SLACK).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+def test_the_gain_of_a_global_response_norm_is_approached_and_not_passed_by_ascent(channels):
+    shape, layer = (2, 2, channels), layers.GlobalResponseNorm((0, 1), 2, 0.1)
+    function, gain = single(module_of(layer, shape=shape)), gain_of(layer, shape)
+    assert claim_of(Quantity.GAIN, layer, shape).relation is Relation.EQ
+    generator = torch.Generator().manual_seed(channels)
+    best = 0.0
+    for start in range(6):  # ascent of the logarithms of the channels' norms, from one large channel and from any
+        directions = torch.randn(shape, generator=generator, dtype=torch.float64)
+        directions = directions / directions.norm(dim=(0, 1))
+        sizes = torch.randn(channels, generator=generator, dtype=torch.float64)
+        sizes[0] += 2.0 * start
+        sizes.requires_grad_()
+        optimiser = torch.optim.Adam([sizes], lr=0.2)
+        for _ in range(60):
+            optimiser.zero_grad()
+            made = torch.func.jacrev(function)(directions * sizes.exp()).reshape(4 * channels, -1)
+            found = torch.linalg.matrix_norm(made, 2)
+            best = max(best, found.item())
+            (-found).backward()
+            optimiser.step()
+    assert 0.97 * gain <= best <= gain * SLACK
+    x = torch.full(shape, 1e-6, dtype=torch.float64)
+    x[..., 0] = 1e9
+    assert norm(jacobian(function, x)) == pytest.approx(gain, rel=1e-6)
+
+
+def test_what_lies_along_other_dimensions_is_normalised_by_itself():
+    shape, layer = (3, 4, 5), layers.GlobalResponseNorm((2,), 0, 0.1)
+    x = torch.randn(shape, dtype=torch.float64)
+    found = single(module_of(layer, shape=shape))(x)
+    own = single(module_of(layers.GlobalResponseNorm((1,), 0, 0.1), shape=(3, 5)))
+    for row in range(4):
+        torch.testing.assert_close(found[:, row], own(x[:, row]), rtol=1e-13, atol=0)
+    assert norm(jacobian(single(module_of(layer, shape=shape)), x)) <= gain_of(layer, shape) == pytest.approx(3**1.5)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "shape"),
     [
@@ -163,6 +223,11 @@ REFUSED = [
     (layers.LayerNormOver((4, 3, 3)), (3, 3), "are not"),
     (layers.LayerNormOver(()), (3, 3), "at least one size"),
     (layers.LayerNormOver((3,), 0.0), (3, 3), "eps is 0.0"),
+    (layers.GlobalResponseNorm((0,), 1, 0.0), (3, 3), "eps is 0.0"),
+    (layers.GlobalResponseNorm((), 1), (3, 3), "different dimensions"),
+    (layers.GlobalResponseNorm((0, 2), 1), (3, 3), "dim is 2; expected 0 to 1"),
+    (layers.GlobalResponseNorm((0,), -1), (3, 3), "dim is -1"),
+    (layers.GlobalResponseNorm((0, 1), 1), (3, 3), "channel is 1, one of the dims .0, 1.; expected another"),
     (layers.LocalResponseNorm(0), (3, 3), "size is 0"),
     (layers.LocalResponseNorm(3, k=0.0), (3, 3), "k is 0.0"),
     (layers.LocalResponseNorm(3, beta=-1.0), (3, 3), "beta is -1.0"),

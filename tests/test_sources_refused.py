@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from source_modules import Apply, trained
+from source_modules import Apply, responses, trained
 from torch import nn
 
 import fimtheory as ft
@@ -123,6 +123,20 @@ def test_a_module_that_is_no_classifier_is_refused(module, message):
         (lambda x: F.layer_norm(x, x.shape), "layer norm over the batch"),
         (lambda x: x @ x.mT @ x, "across the inputs"),
         (lambda x: F.scaled_dot_product_attention(x, x, x), "across the inputs"),
+        (lambda x: F.unfold(x.reshape(-1, 2, 3), 2), r"im2col.* windows of a value of shape \(2, 2, 3\)"),
+        (
+            lambda x: F.unfold(x.reshape(-1, 1, 1, 3), (1, 2)),
+            r"\(2, 1, 1, 3\) of which are one input's; expected \(batch,",
+        ),
+        (lambda x: F.unfold(x.reshape(-1, 1, 2, 3).transpose(0, 1), 2), r"shape \(1, 2, 2, 3\), \(1, 2, 3\) of which"),
+        (lambda x: F.fold(x, (4, 2), (2, 1)), r"col2im.* windows of a value of shape \(2, 6\)"),
+        (
+            lambda x: F.fold(x.reshape(-1, 2, 3).transpose(0, 1), (4, 1), (2, 1)),
+            r"shape \(2, 2, 3\), \(2, 3\) of which",
+        ),
+        (lambda x: F.adaptive_max_pool1d(x, 2), r"pools a value of shape \(2, 6\) to \(2,\); expected a batch"),
+        (lambda x: responses(x.reshape(-1, 2, 3), 2, 0), "acts across the inputs"),
+        (lambda x: responses(x.reshape(-1, 2, 3), (0, 2), 1), "acts across the inputs"),
     ],
 )
 def test_values_that_mix_the_inputs_of_a_batch_are_refused(function, message):
@@ -155,6 +169,14 @@ def test_all_operations_that_cannot_be_read_are_listed_in_one_error():
     assert "registry.reads" in message
 
 
+def _almost(x, factor, order=2, channels=1, other=None):
+    """Return a value times a factor of norms g and their mean m; ``other`` may give the value other entries."""
+    x = x.reshape(-1, 2, 3)
+    g = torch.linalg.vector_norm(x, order, dim=2, keepdim=True)
+    value = x if other is None else other(x)
+    return value * factor(g, g.mean(channels, keepdim=True))
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -179,9 +201,22 @@ def test_all_operations_that_cannot_be_read_are_listed_in_one_error():
         ),
         (lambda x: x.reciprocal(), "aten.reciprocal"),
         (lambda x: x.sqrt(), "aten.sqrt"),
+        (lambda x: torch.addcmul(x[:, None].expand(-1, 3, -1), x[:, None], x[:, None]), "to a larger value"),
+        (lambda x: _almost(x, lambda g, m: g / m), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / torch.add(m, 0.1, alpha=2)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m + g)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g.sin() / (m + 0.1)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m.sin() + 0.1)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (g.abs().mean(1, keepdim=True) + 0.1)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (g.mean(1) + 0.1)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m + 0.1), order=1), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m + 0.1), order=3), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m + 0.1), channels=(1, 2)), "aten.linalg_vector_norm"),
+        (lambda x: _almost(x, lambda g, m: g / (m + 0.1), other=torch.sin), "aten.linalg_vector_norm"),
     ],
 )
 def test_an_operation_without_a_layer_is_named(function, message):
+    """The last of them are almost global response normalisations."""
     refused(function, match=message)
 
 

@@ -19,6 +19,20 @@ class Padded(nn.Module):
         return F.pad(x, self.pads, self.mode, self.value)
 
 
+class Responses(nn.Module):
+    """Global response normalisation without its scale, shift and residual sum, over all but the channels."""
+
+    def __init__(self, channel: int, eps: float) -> None:
+        super().__init__()
+        self.channel, self.eps = channel, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = x.movedim(self.channel, 1)
+        norms = apart.flatten(2).square().sum(2).sqrt()
+        factors = norms / (norms.mean(1, keepdim=True) + self.eps)
+        return (apart * factors.reshape(*norms.shape, *[1] * (x.dim() - 2))).movedim(1, self.channel)
+
+
 LINE, IMAGE, VOLUME = (3, 11), (4, 6, 7), (2, 5, 4, 6)
 
 WINDOWS = [
@@ -60,6 +74,9 @@ WINDOWS = [
     (layers.LocalResponseNorm(3, 0.7, 0.6, 1.5), nn.LocalResponseNorm(3, 0.7, 0.6, 1.5), IMAGE),
     (layers.LocalResponseNorm(4), nn.LocalResponseNorm(4), LINE),
     (layers.LocalResponseNorm(2, 2.0, 1.0), nn.LocalResponseNorm(2, 2.0, 1.0), VOLUME),
+    (layers.GlobalResponseNorm((1, 2), 0, 0.3), Responses(1, 0.3), IMAGE),
+    (layers.GlobalResponseNorm((0, 1), 2), Responses(3, 1e-6), IMAGE),
+    (layers.GlobalResponseNorm((0,), 1, 1e-2), Responses(2, 1e-2), LINE),
     (layers.Conv1d(3, 4, (3,), (2,), (1,), (2,)), nn.Conv1d(3, 4, 3, 2, 1, 2), LINE),
     (
         layers.Conv3d(2, 4, (2, 3, 1), (1, 2, 1), (1, 1, 0), (2, 1, 1), 2, False),
@@ -90,4 +107,6 @@ WINDOWS = [
     (layers.Upsample((25,), "linear"), nn.Upsample(25, mode="linear"), LINE),
     (layers.PixelShuffle(2), nn.PixelShuffle(2), IMAGE),
     (layers.PixelUnshuffle(2), nn.PixelUnshuffle(2), (3, 6, 4)),
+    (layers.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), nn.Unfold((3, 2), (1, 2), (1, 0), (2, 1)), IMAGE),
+    (layers.Fold((6, 5), (3, 2), (1, 2), (1, 0), (2, 1)), nn.Fold((6, 5), (3, 2), (1, 2), (1, 0), (2, 1)), (24, 9)),
 ]

@@ -69,3 +69,15 @@ def _local_response_norm(site: Site) -> Forward:
         return x / (layer.k + factor * sums.reshape(x.shape)) ** layer.beta
 
     return forward
+
+
+@rule(layers.GlobalResponseNorm, quantity=Quantity.FORWARD, reference=in_torch("linalg.vector_norm"))
+def _global_response_norm(site: Site) -> Forward:
+    layer = site.layer
+    dims, channel = tuple(dim + 1 for dim in layer.dims), layer.channel + 1
+
+    def forward(tensors: Tensors, x: Tensor) -> Tensor:
+        responses = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+        return x * (responses / (responses.mean(channel, keepdim=True) + layer.eps))
+
+    return forward

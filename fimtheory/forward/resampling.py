@@ -1,4 +1,4 @@
-"""Padding, interpolation, and moving numbers between channels and positions, in torch.
+"""Padding, interpolation, windows side by side, and moving numbers between channels and positions, in torch.
 
 Interpolation is computed from its exact matrices: torch's own rounds positions, and may take another nearest entry.
 """
@@ -70,3 +70,15 @@ def _pixel_shuffle(site: Site) -> Forward:
 def _pixel_unshuffle(site: Site) -> Forward:
     factor = site.layer.factor
     return lambda tensors, x: F.pixel_unshuffle(x, factor)
+
+
+@rule(layers.Unfold, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.unfold"))
+def _unfold(site: Site) -> Forward:
+    layer = site.layer
+    return lambda tensors, x: F.unfold(x, layer.kernel, layer.dilation, layer.padding, layer.stride)
+
+
+@rule(layers.Fold, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.fold"))
+def _fold(site: Site) -> Forward:
+    layer = site.layer
+    return lambda tensors, x: F.fold(x, layer.output_size, layer.kernel, layer.dilation, layer.padding, layer.stride)

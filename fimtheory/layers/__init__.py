@@ -49,6 +49,7 @@ from fimtheory.layers.normalisation import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    GlobalResponseNorm,
     GroupNorm,
     LayerNorm,
     LayerNormOver,
@@ -72,7 +73,7 @@ from fimtheory.layers.pooling import (
 )
 from fimtheory.layers.products import Gate, MatMul, Multiply, ScaledDotProductAttention
 from fimtheory.layers.reductions import Amax, L2Normalize, LogSumExp, Mean, Sum
-from fimtheory.layers.resampling import Pad, PixelShuffle, PixelUnshuffle, Upsample
+from fimtheory.layers.resampling import Fold, Pad, PixelShuffle, PixelUnshuffle, Unfold, Upsample
 from fimtheory.layers.structure import (
     Add,
     ClassToken,
@@ -126,8 +127,10 @@ __all__ = [
     "Expand",
     "Flatten",
     "Flip",
+    "Fold",
     "GELUTanh",
     "Gate",
+    "GlobalResponseNorm",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
@@ -194,6 +197,7 @@ __all__ = [
     "Threshold",
     "Tile",
     "Triple",
+    "Unfold",
     "Upsample",
     "layer",
 ]

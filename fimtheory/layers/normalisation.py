@@ -8,6 +8,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "GlobalResponseNorm",
     "GroupNorm",
     "LayerNorm",
     "LayerNormOver",
@@ -85,3 +86,16 @@ class LocalResponseNorm(Layer):
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 1.0
+
+
+@layer
+class GlobalResponseNorm(Layer):
+    """``x_c ||x_c|| / (mean_d ||x_d|| + eps)`` for every channel c, with l2 norms over ``dims``.
+
+    Channels lie along dimension ``channel``.  What lies along any other dimension is normalised by itself.  The scale,
+    the shift and the residual sum of ConvNeXt V2 are layers of their own.
+    """
+
+    dims: tuple[int, ...]
+    channel: int
+    eps: float = 1e-6

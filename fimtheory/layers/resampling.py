@@ -1,12 +1,12 @@
-"""Padding, interpolation, and moving numbers between channels and positions."""
+"""Padding, interpolation, windows side by side, and moving numbers between channels and positions."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from fimtheory.layers.base import Layer, Shape, Size, layer
+from fimtheory.layers.base import Layer, Pair, Shape, Size, layer
 
-__all__ = ["Pad", "PixelShuffle", "PixelUnshuffle", "Upsample"]
+__all__ = ["Fold", "Pad", "PixelShuffle", "PixelUnshuffle", "Unfold", "Upsample"]
 
 
 @layer
@@ -47,3 +47,27 @@ class PixelUnshuffle(Layer):
     """(C, r H, r W) to (C r^2, H, W): the inverse of ``PixelShuffle``."""
 
     factor: Size
+
+
+@layer
+class Unfold(Layer):
+    """(C, H, W) to (C k_h k_w, L): the entries of each of L windows, padded with zeros, in a column."""
+
+    kernel: Pair
+    dilation: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    stride: Pair = (1, 1)
+
+
+@layer
+class Fold(Layer):
+    """(C k_h k_w, L) to (C, H, W): the sum of L windows in their places of an image of ``output_size`` = (H, W).
+
+    The adjoint of ``Unfold``; what falls on the padding is left out.
+    """
+
+    output_size: Pair
+    kernel: Pair
+    dilation: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    stride: Pair = (1, 1)

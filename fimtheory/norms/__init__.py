@@ -12,3 +12,30 @@ from fimtheory.norms.certified import CertifiedNorm, stacked
 from fimtheory.norms.convolutions import convolution, transposed_convolution
 from fimtheory.norms.matrices import dense, vector
 from fimtheory.norms.recursion import chain, chain_head
+from fimtheory.norms.residual import Correlation, centred_residual, equilibrated_product
+from fimtheory.norms.row_norms import infinity_norm, two_to_infinity_norm
+from fimtheory.norms.rows import row_diameter
+from fimtheory.norms.scales import centred_scale, diagonal, folded_scale
+from fimtheory.norms.scaling import RowScale, exact_float64
+
+__all__ = [
+    "CertifiedNorm",
+    "Correlation",
+    "RowScale",
+    "centred_residual",
+    "centred_scale",
+    "chain",
+    "chain_head",
+    "convolution",
+    "dense",
+    "diagonal",
+    "equilibrated_product",
+    "exact_float64",
+    "folded_scale",
+    "infinity_norm",
+    "row_diameter",
+    "stacked",
+    "transposed_convolution",
+    "two_to_infinity_norm",
+    "vector",
+]

@@ -65,3 +65,9 @@ def _group_norm(flow: Flow) -> Range:
 def _local_response_norm(flow: Flow, x: Range) -> Range:
     """Every entry is divided by at least ``k^beta``."""
     return spread(flow, x, ball(flow.layer.k) ** -ball(flow.layer.beta), ball(0))
+
+
+@ranged(layers.GlobalResponseNorm)
+def _global_response_norm(flow: Flow, x: Range) -> Range:
+    """Every entry is multiplied by at most the number of channels: no norm exceeds their sum."""
+    return spread(flow, x, ball(int(flow.output[flow.layer.channel])), ball(0))

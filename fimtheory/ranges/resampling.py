@@ -1,4 +1,4 @@
-"""Ranges of padding, interpolation and pixel shuffles."""
+"""Ranges of padding, interpolation, windows side by side and pixel shuffles."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fimtheory import layers
 from fimtheory.balls import ball
 from fimtheory.interpolation import interpolation_rows
 from fimtheory.ranges.base import Flow, Range, ranged, root, size_of
+from fimtheory.sizes import windows
 
 __all__: list[str] = []
 
@@ -38,3 +39,18 @@ def _upsample(flow: Flow, x: Range) -> Range:
 @ranged(layers.PixelUnshuffle)
 def _pixel_shuffle(flow: Flow, x: Range) -> Range:
     return Range.of(flow.output, entry=x.entry, norm=x.norm)
+
+
+@ranged(layers.Unfold)
+def _unfold(flow: Flow, x: Range) -> Range:
+    """A token holds different entries of one channel, from one row of the image for each row of windows."""
+    layer = flow.layer
+    rows = windows(flow.inputs[0][1], layer.kernel[0], layer.stride[0], layer.padding[0], layer.dilation[0])
+    token = (x.token * root(int(rows))).min(x.norm)
+    return Range.of(flow.output, entry=x.entry, token=token, norm=flow.gain() * x.norm)
+
+
+@ranged(layers.Fold)
+def _fold(flow: Flow, x: Range) -> Range:
+    """An entry is a sum of one entry of each window it lies in, whose number is the square of the gain."""
+    return Range.of(flow.output, entry=flow.gain() ** 2 * x.entry, norm=flow.gain() * x.norm)

@@ -22,6 +22,7 @@ from fimtheory.rules import (
     shapes,
     softmax,
     structure,
+    unfolding,
     values,
 )
 
@@ -45,5 +46,6 @@ __all__ = [
     "shapes",
     "softmax",
     "structure",
+    "unfolding",
     "values",
 ]

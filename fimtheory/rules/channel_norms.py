@@ -1,4 +1,4 @@
-"""Norms over channels: group norm and local response normalisation."""
+"""Norms over channels: group norm, local and global response normalisation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sympy
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
 from fimtheory.ensemble import Parameters, no_parameters, scale_and_shift
 from fimtheory.errors import ShapeError
-from fimtheory.layers import GroupNorm, LocalResponseNorm, Shape
+from fimtheory.layers import GlobalResponseNorm, GroupNorm, LocalResponseNorm, Shape
 from fimtheory.registry import Site, measure, rule
-from fimtheory.sizes import checked_number, checked_size, expect, quotient
+from fimtheory.sizes import checked_dim, checked_dims, checked_number, checked_size, expect, quotient
 from fimtheory.symmetry import Symmetry
 
-__all__ = ["group_norm_gain", "local_response_norm_gain"]
+__all__ = ["global_response_norm_gain", "group_norm_gain", "local_response_norm_gain"]
 
 GROUP_SCALE = measure(
     "group scale",
@@ -28,6 +28,8 @@ RESPONSE_GAIN = measure(
 )
 _GROUPS = Reference("wu2018", "section 3.1")
 _RESPONSES = Reference("krizhevsky2012", "section 3.3")
+_GLOBAL = Reference("woo2023", "section 3")
+_OWN = Reference("fimtheory")
 
 
 # ---- group norm -------------------------------------------------------------------------------------------------
@@ -133,3 +135,56 @@ def local_response_norm_shape(site: Site) -> Shape:
 rule(LocalResponseNorm, quantity=Quantity.PARAMETERS, reference=Reference("torch", "nn.LocalResponseNorm"))(
     no_parameters
 )
+
+
+# ---- global response normalisation ------------------------------------------------------------------------------
+
+
+@rule(GlobalResponseNorm, quantity=Quantity.GAIN, reference=_OWN)
+def global_response_norm_gain(site: Site) -> Claim:
+    """Gain of global response normalisation of C channels: ``C^(3/2)``, on all inputs and for every eps > 0.
+
+    Statement: exact; approached where one channel is large, the others are small, and it grows as they shrink.
+    Conditions: none.  Proof: let ``g_c = ||x_c||``, m their mean and ``q_c = g_c / (C (m + eps))``, so that q >= 0 has
+    a sum below 1 and ``y_c = C q_c x_c``.  Inputs with a zero channel are a null set, on which the map is Lipschitz.
+    Elsewhere a change of x_c orthogonal to x_c stays so and is multiplied by ``C q_c <= C <= C^(3/2)``.  Changes v_c
+    along x_c become ``C q_c (2 v_c - q_c s)`` along x_c, s the sum of v; let ``||v|| = 1``.  A square is convex, so
+    ``(2 v_c - q_c s)^2 <= (1 - q_c) 4 v_c^2 + q_c (2 v_c - s)^2``, which is at most ``4 (1 - q_c) + C q_c``, as v has
+    the coefficients 1 and -1 in ``2 v_c - s``.  For C >= 2, ``C - q (4 (1 - q) + C q) = (1 - q) (C + (C - 4) q) >= 0``,
+    so ``q_c^2 (2 v_c - q_c s)^2 <= C q_c``, which add to at most C; for C = 1 it is ``q^2 (2 - q)^2 <= 1``.  For q near
+    (1, 0, ..., 0) and v = (1, -1, ..., -1) / sqrt(C) they add to nearly C.
+
+    >>> global_response_norm_gain(Site.of(GlobalResponseNorm((0, 1), 2), inputs=((7, 7, 4),))).expression
+    8
+    """
+    return Claim(Relation.EQ, sympy.sqrt(_channels(site)) ** 3, _OWN)
+
+
+def _channels(site: Site) -> sympy.Expr:
+    return sympy.sympify(site.inputs[0][site.layer.channel])
+
+
+@rule(GlobalResponseNorm, quantity=Quantity.JACOBIAN_VARIANCE, reference=_OWN)
+def global_response_norm_jacobian_variance(site: Site) -> Claim:
+    """``||A J||_F^2 <= ||A||^2 ||J||_F^2`` for the Jacobian A at this input."""
+    return Claim(Relation.LE, _channels(site) ** 3, _OWN, status=Status.EXPECTED)
+
+
+@rule(GlobalResponseNorm, quantity=Quantity.SYMMETRY, reference=_GLOBAL)
+def global_response_norm_symmetry(site: Site) -> Symmetry:
+    """Every entry is multiplied by an even function, so the map is odd."""
+    return Symmetry.ODD
+
+
+@rule(GlobalResponseNorm, quantity=Quantity.SHAPE, reference=_GLOBAL)
+def global_response_norm_shape(site: Site) -> Shape:
+    """Shape of global response normalisation: that of its input."""
+    (shape,), layer = site.inputs, site.layer
+    dims = checked_dims(layer.dims, shape)
+    if checked_dim(layer.channel, shape) in dims:
+        raise ShapeError(f"channel is {layer.channel}, one of the dims {dims}; expected another dimension of {shape}")
+    checked_number("eps", layer.eps, above=0.0)
+    return shape
+
+
+rule(GlobalResponseNorm, quantity=Quantity.PARAMETERS, reference=_GLOBAL)(no_parameters)

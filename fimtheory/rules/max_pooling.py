@@ -12,7 +12,7 @@ from fimtheory.ensemble import no_parameters
 from fimtheory.errors import ShapeError
 from fimtheory.layers import Shape, Size
 from fimtheory.registry import Site, rule
-from fimtheory.sizes import checked_sizes, concrete, input_shape, windows
+from fimtheory.sizes import checked_sizes, concrete, covering, input_shape, windows
 from fimtheory.symmetry import Symmetry
 
 __all__ = ["adaptive_max_pool_gain", "lp_pool_gain", "max_pool_gain"]
@@ -104,15 +104,8 @@ def max_pool_gain(site: Site) -> Claim:
     """
     layer, product = site.layer, 1
     for k, s, d, m in zip(layer.kernel, layer.stride, layer.dilation, site.output[1:], strict=True):
-        product *= _covering(k, s, d, m)
+        product *= covering(k, s, d, m)
     return Claim(Relation.LE, sympy.sqrt(product), _WINDOWS)
-
-
-def _covering(k: Size, s: Size, d: Size, m: Size) -> int:
-    """Return how many of m windows one entry can lie in."""
-    k, s, d = concrete(k, "kernel"), concrete(s, "stride"), concrete(d, "dilation")
-    covering = -(-k * math.gcd(s, d) // s)
-    return min(covering, m) if isinstance(m, int) else covering
 
 
 @rule(layers.AdaptiveMaxPool1d, quantity=Quantity.GAIN, reference=_WINDOWS)
@@ -155,7 +148,7 @@ def lp_pool_gain(site: Site) -> Claim:
     """
     layer, square = site.layer, sympy.Integer(1)
     for n, m, k, s in zip(site.inputs[0][1:], site.output[1:], layer.kernel, layer.stride, strict=True):
-        square *= _covering(k, s, 1, m)
+        square *= covering(k, s, 1, m)
         if layer.ceil_mode:
             last = concrete(n, "input size") - (concrete(m, "output size") - 1) * s
             square *= sympy.Rational(k, min(k, last))

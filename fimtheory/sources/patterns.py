@@ -1,4 +1,4 @@
-"""Several operations that are one layer: activations written as formulas, normalisation by the l2 norm, attention.
+"""Several operations that are one layer: activations written as formulas, normalisation by l2 norms, attention.
 
 As for everything imported, the values of what is recognised are then compared with the model's own.
 """
@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from fimtheory import layers
 from fimtheory.layers import Layer
+from fimtheory.sources.builder import GraphBuilder
 from fimtheory.sources.decomposed import decomposed
 from fimtheory.sources.formulas import FORMULAS, activation_of, formula_of
 from fimtheory.sources.layout import Traced
@@ -35,6 +36,7 @@ def patterns_of(graph: fx.Graph, start: fx.Node) -> tuple[dict[fx.Node, Pattern]
     every = (
         *_activations(graph),
         *_l2_normalisations(graph),
+        *_global_response_norms(graph),
         *written_norms(graph),
         *padded_maxima(graph),
         *decomposed(graph),
@@ -86,13 +88,59 @@ def _l2_normalisations(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
         if not isinstance(divisor, fx.Node) or divisor.target is not aten.clamp_min.default:
             continue
         norm, floor = _two(divisor)
-        if not isinstance(norm, fx.Node) or norm.target is not aten.linalg_vector_norm.default:
-            continue
-        given: tuple[Any, ...] = (*norm.args, *(2, None, False)[len(norm.args) - 1 :])
-        source, order, dims, keep = given[:4]
-        if source is value and order in (2, 2.0) and isinstance(dims, list | tuple) and len(dims) == 1 and keep:
-            dim, eps = int(dims[0]), float(floor)
+        dims = _norm_dims(norm, value)
+        if dims is not None and len(dims) == 1:
+            dim, eps = dims[0], float(floor)
             yield node, ((value,), lambda g, x, d=dim, e=eps: g.add(layers.L2Normalize(x.layout.dim(d), e), x))
+
+
+def _global_response_norms(graph: fx.Graph) -> Iterator[tuple[fx.Node, Pattern]]:
+    """Yield ``x g / (g.mean(channel) + eps)`` with ``g = x.norm(dim=dims)``, all dimensions kept."""
+    for node in graph.nodes:
+        if node.target is aten.mul.Tensor:
+            first, second = _two(node)
+            for value, factor in ((first, second), (second, first)):
+                add = _response(value, factor)
+                if add is not None:
+                    yield node, ((value,), add)
+
+
+def _response(value: Any, factor: Any) -> Callable[..., Traced] | None:
+    """Return what adds the layer that ``value`` times ``factor`` is, or None."""
+    if not _calls(factor, aten.div.Tensor):
+        return None
+    norm, divisor = _two(factor)
+    dims = _norm_dims(norm, value)
+    if dims is None or not _calls(divisor, aten.add.Tensor):
+        return None
+    mean, eps = _two(divisor)
+    if not _calls(mean, aten.mean.dim) or not isinstance(eps, int | float):
+        return None
+    averaged, channels, *keep = mean.args
+    if averaged is not norm or not isinstance(channels, list | tuple) or len(channels) != 1 or keep != [True]:
+        return None
+    (channel,) = channels
+
+    def add(g: GraphBuilder, x: Traced) -> Traced:
+        return g.add(layers.GlobalResponseNorm(x.layout.dims(dims), x.layout.dim(channel), float(eps)), x)
+
+    return add
+
+
+def _norm_dims(norm: Any, value: Any) -> tuple[int, ...] | None:
+    """Return the dimensions along which an operation takes l2 norms of ``value`` and keeps them; None for any other."""
+    if not _calls(norm, aten.linalg_vector_norm.default):
+        return None
+    given: tuple[Any, ...] = (*norm.args, *(2, None, False)[len(norm.args) - 1 :])
+    source, order, dims, keep = given[:4]
+    if source is not value or order not in (2, 2.0) or not isinstance(dims, list | tuple) or not keep:
+        return None
+    return tuple(int(dim) for dim in dims)
+
+
+def _calls(node: Any, target: Any) -> bool:
+    """Whether something is a call of an operation with none but positional arguments."""
+    return isinstance(node, fx.Node) and node.target is target and not node.kwargs
 
 
 def _two(node: fx.Node) -> tuple[Any, Any]:

@@ -222,6 +222,18 @@ def mul(g: GraphBuilder, call: Call) -> Traced:
     return _multiplied(g, expanded(g, value, g.shape), constant)
 
 
+@reads(aten.addcmul.default)
+def addcmul(g: GraphBuilder, call: Call) -> Traced:
+    """A sum with a product, which is scaled."""
+    first, second = call.tensor1, call.tensor2
+    if not isinstance(first, Traced) and not isinstance(second, Traced):
+        return _sum(g, call.input, first * second, 1.0, float(call.value))
+    if torch.broadcast_shapes(first.shape, second.shape) != g.shape:
+        raise UnsupportedError(f"adds a product of {tuple(first.shape)} and {tuple(second.shape)} to a larger value")
+    product = mul(g, Call(input=first, other=second))
+    return _sum(g, call.input, product, 1.0, float(call.value))
+
+
 @reads(aten.div.Tensor, aten.div.Scalar)
 def div(g: GraphBuilder, call: Call) -> Traced:
     """A division by a constant."""
@@ -230,19 +242,6 @@ def div(g: GraphBuilder, call: Call) -> Traced:
     if isinstance(call.other, Tensor):
         return _multiplied(g, expanded(g, call.input, g.shape), 1 / call.other)
     return _scaled(g, call.input, 1 / float(call.other))
-
-
-@reads(aten.addcmul.default)
-def addcmul(g: GraphBuilder, call: Call) -> Traced:
-    """``input + value * tensor1 * tensor2``; the product has at most one factor that depends on the input."""
-    first, second = call.tensor1, call.tensor2
-    if isinstance(first, Traced) and isinstance(second, Traced):
-        raise UnsupportedError("addcmul of two values that depend on the input; write the product and the sum")
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return _sum(g, call.input, first * second, 1.0, float(call.value))
-    value, constant = (first, second) if isinstance(first, Traced) else (second, first)
-    product = _multiplied(g, expanded(g, value, g.shape), constant)
-    return _sum(g, call.input, product, 1.0, float(call.value))
 
 
 @reads(aten.pow.Tensor_Scalar)

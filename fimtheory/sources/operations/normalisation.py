@@ -184,8 +184,8 @@ def _sizes(given: Any, rank: int) -> tuple[int, ...]:
 
 _MAXIMA = {1: layers.MaxPool1d, 2: layers.MaxPool2d, 3: layers.MaxPool3d}
 _MEANS = {1: layers.AvgPool1d, 2: layers.AvgPool2d, 3: layers.AvgPool3d}
-_ADAPTIVE_MAXIMA = {1: layers.AdaptiveMaxPool1d, 2: layers.AdaptiveMaxPool2d, 3: layers.AdaptiveMaxPool3d}
 _ADAPTIVE = {1: layers.AdaptiveAvgPool1d, 2: layers.AdaptiveAvgPool2d, 3: layers.AdaptiveAvgPool3d}
+_ADAPTIVE_MAXIMA = {1: layers.AdaptiveMaxPool1d, 2: layers.AdaptiveMaxPool2d, 3: layers.AdaptiveMaxPool3d}
 
 
 @reads(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
@@ -238,6 +238,11 @@ def adaptive_avg_pool(g: GraphBuilder, call: Call) -> Traced:
 @reads(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 def adaptive_max_pool(g: GraphBuilder, call: Call) -> list[Traced]:
     """Maximum over windows that cover the input; the positions of the maxima are not read."""
-    rank = len(call.input.shape) - 2
-    layer: Any = _ADAPTIVE_MAXIMA[rank]
-    return [g.add(layer(_sizes(call.output_size, rank)), call.input)]
+    size = tuple(call.output_size)
+    if len(call.input.shape) != len(size) + 2:
+        raise UnsupportedError(
+            f"pools a value of shape {call.input.shape} to {size}; expected a batch, channels and {len(size)} more "
+            "dimensions"
+        )
+    layer: Any = _ADAPTIVE_MAXIMA[len(size)]
+    return [g.add(layer(size), call.input)]

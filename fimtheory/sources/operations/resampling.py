@@ -1,4 +1,4 @@
-"""Padding and resizing, written with selections, constants and linear maps along one dimension at a time."""
+"""Padding and resizing, written with selections and linear maps along one dimension at a time; windows side by side."""
 
 from __future__ import annotations
 
@@ -169,3 +169,33 @@ def pixel_unshuffle(g: GraphBuilder, call: Call) -> Traced:
     by = int(call.downscale_factor)
     split = g.viewed(call.input, (batch, channels, height // by, by, width // by, by))
     return g.viewed(g.permuted(split, [0, 1, 3, 5, 2, 4]), g.shape)
+
+
+@reads(aten.im2col.default)
+def im2col(g: GraphBuilder, call: Call) -> Traced:
+    """Windows side by side."""
+    value = _single(call.input, "(batch, channels, height, width)", 4)
+    return g.add(layers.Unfold(*_placement(call)), value)
+
+
+@reads(aten.col2im.default)
+def col2im(g: GraphBuilder, call: Call) -> Traced:
+    """The sum of windows in their places."""
+    value = _single(call.input, "(batch, channels times entries of a window, windows)", 3)
+    rows, columns = call.output_size
+    return g.add(layers.Fold((rows, columns), *_placement(call)), value)
+
+
+def _single(value: Traced, form: str, rank: int) -> Traced:
+    """Return a value whose first dimension is the batch and nothing else, for channels may not be taken for it."""
+    layout = value.layout
+    if len(value.shape) != rank or layout.batch != 0 or layout.merged != 1:
+        raise UnsupportedError(
+            f"takes windows of a value of shape {value.shape}, {value.sample} of which are one input's; expected {form}"
+        )
+    return value
+
+
+def _placement(call: Call) -> Any:
+    """Return kernel, dilation, padding and stride, each for rows and columns."""
+    return (tuple(each) for each in (call.kernel_size, call.dilation, call.padding, call.stride))
