@@ -28,7 +28,8 @@ CENTRED_RESIDUAL = measure(
     "centred residual",
     suffix="cen",
     latex=r"\lVert P + c\,BA \rVert_2",
-    meaning="norm of the shortcut P plus c times the branch's two linear maps, c the middle of the slopes between them",
+    meaning="norm of the shortcut P plus c times the branch's two linear maps without a border between them, c the "
+    "middle of the slopes there",
 )
 EQUILIBRATED_PRODUCT = measure(
     "equilibrated product",

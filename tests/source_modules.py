@@ -227,6 +227,8 @@ GROUPS = {
             (lambda x: x.masked_fill(torch.zeros(4, 3, dtype=torch.bool), -1.0), ""),
             (lambda x: torch.where(DIAGONAL, x, torch.sin(x)), "Sin MultiplyConstant MultiplyConstant Add"),
             (lambda x: x + torch.ones_like(x).cumsum(2), "AddConstant"),
+            (lambda x: x * torch.tensor([1, 0, 2]) + torch.tensor([3, 0, 1]), "MultiplyConstant AddConstant"),
+            (lambda x: x * DIAGONAL, "MultiplyConstant"),
             (masked_by_shape, "MultiplyConstant AddConstant"),
             (lambda x: torch.where(DIAGONAL, 2.0, x), "MultiplyConstant AddConstant"),
             (Constant(lambda x, c: torch.addcmul(x, c, c, value=2), 3), "AddConstant"),
@@ -462,7 +464,6 @@ GROUPS = {
         parts(
             (lambda x: x.reshape(-1, 2, 12).contiguous(), "Reshape"),
             (lambda x: x.flatten(1).unflatten(1, (4, 6)), "Reshape"),
-            (lambda x: x.unsqueeze(1).squeeze(), "Reshape Reshape"),
             (lambda x: x[:, :1, :1, None].squeeze((1, 2)), "Slice Slice Reshape"),
             (lambda x: x.type_as(x).to(x.dtype).view_as(x), ""),
             (nn.Dropout(), ""),

@@ -189,6 +189,10 @@ def _almost(x, factor, order=2, channels=1, other=None):
         (lambda x: torch.cat([x, torch.ones(2, 1).to(x), 2 * x], 1), "joins constants between"),
         (lambda x: torch.einsum("bi,bi->b", x, x)[:, None].expand(-1, 2), "is not a matrix product"),
         (lambda x: x**5, "the power 5"),
+        (lambda x: x * torch.tanh(F.softplus(x, threshold=1.0)), "with threshold 1.0 jumps"),
+        (lambda x: torch.exp(-F.softplus(-x, threshold=-0.5)), "with threshold -0.5 jumps"),
+        (lambda x: (x / 0.0).sigmoid(), "divides by zero"),
+        (lambda x: 1 / (5 * x + 7) + x / (5 * x + 7) ** 2, "divides by a value that depends"),
         (lambda x: x @ torch.ones(6, 6, dtype=torch.float32), "fails on the example input|fails in float64"),
         (lambda x: F.hardshrink(x), "aten.le"),
         (lambda x: F.threshold(x, 0.5, 1.0), "jumps at its threshold"),
@@ -218,6 +222,21 @@ def _almost(x, factor, order=2, channels=1, other=None):
 def test_an_operation_without_a_layer_is_named(function, message):
     """The last of them are almost global response normalisations."""
     refused(function, match=message)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: 3 * x if x.shape[0] == 1 else 2 * x,
+        lambda x: x / x.shape[0],
+        lambda x: x * (4 // x.shape[0]),
+        lambda x: 2 * x[:, None].squeeze(),
+        lambda x: 3 * x if x.shape[0] < 3 else 2 * x,
+    ],
+)
+def test_a_function_that_depends_on_the_size_of_the_batch_is_refused(function):
+    """The program is exported for a batch of two, and nothing in it shows what was computed from that number."""
+    refused(function, match="may not depend on that size|fails")
 
 
 # ---- the comparison ---------------------------------------------------------------------------------------------

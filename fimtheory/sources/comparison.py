@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -14,7 +15,9 @@ from fimtheory.sources.builder import Origin
 from fimtheory.sources.imported import Difference, ImportedGraph
 from fimtheory.sources.program import Program
 
-__all__ = ["Trial", "compare_logits", "compare_nodes", "trial_of"]
+__all__ = [
+    "SINGLE_TOLERANCE", "WIDE_TOLERANCE", "Trial", "compare_batch", "compare_logits", "compare_nodes", "trial_of",
+]  # fmt: skip
 
 NODE_TOLERANCE = 1e-9
 """Largest difference of a node's value from the program's, relative to the value's scale; both in float64."""
@@ -92,6 +95,23 @@ def compare_logits(graph: ImportedGraph, trial: Trial, wide: Tensor, single: Ten
                 f"scale in {where}; expected at most {most:.0e}; please report this model"
             )
     return found
+
+
+def compare_batch(graph: ImportedGraph, trial: Trial, logits: Tensor, count: int, most: float) -> None:
+    """Compare the source's logits for a batch of another size with those of the trial, row by row.
+
+    Raises
+    ------
+    SourceError
+        The source computes another function of each input there.
+    """
+    expected = trial.logits[torch.arange(count) % len(trial.logits)]
+    difference = _difference(logits, expected) if logits.shape == expected.shape else math.inf
+    if not difference <= most:
+        raise SourceError(
+            f"{graph.name}: for a batch of {count} the model's logits differ by {difference:.1e} of their scale from "
+            f"those for a batch of {len(trial.logits)}; what it computes for one input may not depend on that size"
+        )
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from fimtheory import layers
 from fimtheory.layers import Layer
 
-__all__ = ["FORMULAS", "activation_of", "formula_of"]
+__all__ = ["FORMULAS", "LEAST_THRESHOLD", "activation_of", "formula_of"]
 
 aten: Any = torch.ops.aten
 
@@ -81,8 +81,14 @@ def _tanh(u: sympy.Expr) -> sympy.Expr:
     return 1 - 2 / (1 + sympy.exp(2 * u))
 
 
-def _softplus(u: sympy.Expr, beta: Any = 1, threshold: Any = 20) -> sympy.Expr:
-    """Softplus, like the layer, without torch's jump of 2e-9 where it turns linear."""
+LEAST_THRESHOLD = 20
+"""Least threshold of softplus, in units of beta x, above which torch turns it linear: there it jumps by 2e-9 / beta."""
+
+
+def _softplus(u: sympy.Expr, beta: Any = 1, threshold: Any = LEAST_THRESHOLD) -> sympy.Expr:
+    """Softplus, like the layer, without torch's jump where it turns linear; not known where the jump is larger."""
+    if threshold < LEAST_THRESHOLD:
+        return cast(sympy.Expr, sympy.Function("softplus")(u, number(beta), number(threshold)))
     b = number(beta)
     return sympy.log(1 + sympy.exp(b * u)) / b
 
@@ -194,9 +200,9 @@ def activation_of(formula: sympy.Expr) -> Layer | None:
 def _may_be_equal(first: sympy.Expr, second: sympy.Expr) -> bool:
     """Whether two formulas agree at two points: a cheap look before the proof."""
     for point in (sympy.Rational(-7, 5), sympy.Rational(13, 10)):
-        difference = (first - second).subs(_X, point)
-        if not abs(sympy.N(difference, 20)) < 1e-15:
-            return False
+        difference = sympy.N((first - second).subs(_X, point), 20)
+        if not (difference.is_Float or difference.is_Integer) or abs(difference) >= 1e-15:
+            return False  # a pole, or no number at all, is no agreement
     return True
 
 

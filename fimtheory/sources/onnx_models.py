@@ -12,7 +12,7 @@ from fimtheory.sources.onnx_evaluation import onnx_module
 from fimtheory.sources.onnx_files import OnnxFile, OnnxInput, OnnxNode, read_onnx
 from fimtheory.sources.onnx_operations import operators
 from fimtheory.sources.program import BATCH
-from fimtheory.sources.torch_models import from_torch
+from fimtheory.sources.torch_models import imported
 
 __all__ = ["from_onnx"]
 
@@ -55,7 +55,7 @@ def from_onnx(
     start = _input(file, input, read, path)
     module = onnx_module(file, nodes, start, end)
     example = torch.zeros((BATCH, *(int(size) for size in start.sizes[1:])), dtype=start.dtype)
-    return from_torch(module, example, input="x", name=name or file.name)
+    return imported(module, example, (), input="x", name=name or file.name)  # its sizes are fixed to that of the batch
 
 
 def _output(file: OnnxFile, given: str | None, path: str | Path) -> str:

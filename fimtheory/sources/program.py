@@ -69,6 +69,14 @@ class Arguments:
         leaves[position] = value.to(leaves[position].dtype)
         return Arguments(*pytree.tree_unflatten(leaves, structure))
 
+    def rows(self, count: int) -> Arguments:
+        """Return the arguments for a batch of another size: the rows of this one, again and again."""
+
+        def taken(value: Any) -> Any:
+            return value[torch.arange(count) % len(value)] if isinstance(value, Tensor) else value
+
+        return Arguments(tuple(map(taken, self.positional)), {key: taken(v) for key, v in self.keywords.items()})
+
     def leaves(self) -> list[Any]:
         """Return the arguments one by one, as a program takes them."""
         return pytree.tree_leaves((self.positional, dict(self.keywords)))
@@ -243,9 +251,21 @@ class Program:
         return made, copies[start], copies[end]
 
     def logits_of(self, module: nn.Module, arguments: Arguments, end: fx.Node) -> Tensor:
-        """Return what the module itself computes where the program computes ``end``."""
+        """Return what the module itself computes where the program computes ``end``.
+
+        Raises
+        ------
+        SourceError
+            The module fails on these arguments.
+        """
         with quiet(), torch.no_grad():
-            results = pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))
+            try:
+                results = pytree.tree_leaves(module(*arguments.positional, **arguments.keywords))
+            except Exception as error:
+                shapes = [tuple(leaf.shape) for leaf in arguments.leaves() if isinstance(leaf, Tensor)]
+                raise SourceError(
+                    f"{type(module).__name__} fails on inputs of shape {shapes}: {first_line(error)}"
+                ) from None
         return results[self.outputs.index(end)]
 
 

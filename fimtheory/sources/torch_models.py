@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimtheory.errors import SourceError
-from fimtheory.sources.comparison import compare_logits, trial_of
+from fimtheory.sources.comparison import (
+    SINGLE_TOLERANCE,
+    WIDE_TOLERANCE,
+    compare_batch,
+    compare_logits,
+    trial_of,
+)
 from fimtheory.sources.imported import ImportedGraph
 from fimtheory.sources.program import Arguments, doubles, exported, in_precision, program_of
 from fimtheory.sources.reading import input_of, output_of, read
 
-__all__ = ["from_torch"]
+__all__ = ["from_torch", "imported"]
 
 
 def from_torch(
@@ -62,6 +69,22 @@ def from_torch(
     >>> made, sorted(made.weights)
     (<LayerGraph Sequential: 4 nodes, (3,) -> (2,)>, ['0.bias', '0.weight', '2.bias', '2.weight'])
     """
+    return imported(module, example_input, (1, 3), input=input, output=output, name=name)
+
+
+def imported(
+    module: nn.Module,
+    example_input: Any,
+    batches: Sequence[int],
+    *,
+    input: str | None = None,
+    output: str | None = None,
+    name: str | None = None,
+) -> ImportedGraph:
+    """Import a module as ``from_torch`` does; ``batches`` are the sizes of batches on which it must agree with itself.
+
+    The program is exported for a batch of two, and nothing in it shows what the module computed from that number.
+    """
     if not isinstance(module, nn.Module):
         raise SourceError(f"from_torch takes a torch.nn.Module, got a {type(module).__name__}")
     arguments = Arguments.of(example_input)
@@ -85,6 +108,9 @@ def from_torch(
             logits = program.run({start: trial.input}, {end})[end]
         else:
             logits = program.logits_of(wide, both[0], end)
+        for count in batches:
+            batch = program.logits_of(wide, both[0].rows(count), end)
+            compare_batch(made, trial, batch, count, SINGLE_TOLERANCE if exact is not None else WIDE_TOLERANCE)
     single = program.logits_of(in_precision(module, torch.float32), both[1], end)
     return made.compared(compare_logits(made, trial, logits, single))
 

@@ -63,9 +63,14 @@ def _added(
 
 def _through(node: Any) -> fx.Node:
     """Return the operation behind copies and views of the same shape."""
-    while node.target in _COPIES or (node.target in _SHAPES and _shape(node) == _shape(node.args[0])):
+    while _is_copy(node) or (node.target in _SHAPES and _shape(node) == _shape(node.args[0])):
         node = node.args[0]
     return node
+
+
+def _is_copy(node: fx.Node) -> bool:
+    """Whether an operation returns its input; dropout does in evaluation only."""
+    return node.target in _COPIES and not (node.target is aten.dropout.default and node.args[2])
 
 
 def _scaled(given: Any) -> tuple[fx.Node, float]:

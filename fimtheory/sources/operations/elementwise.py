@@ -12,6 +12,7 @@ from torch import Tensor
 from fimtheory import layers
 from fimtheory.layers import Layer
 from fimtheory.sources.builder import GraphBuilder
+from fimtheory.sources.formulas import LEAST_THRESHOLD
 from fimtheory.sources.layout import Traced, UnsupportedError
 from fimtheory.sources.operations.movement import expanded, sliced
 from fimtheory.sources.operations.registry import reads
@@ -116,7 +117,12 @@ def celu(g: GraphBuilder, call: Call) -> Traced:
 
 @reads(aten.softplus.default)
 def softplus(g: GraphBuilder, call: Call) -> Traced:
-    """Softplus; torch's jump of 2e-9 where it turns linear is left out."""
+    """Softplus; torch's jump of 2e-9 where it turns linear is left out, a larger one is refused."""
+    if call.threshold < LEAST_THRESHOLD:
+        raise UnsupportedError(
+            f"softplus with threshold {call.threshold} jumps where it turns linear: no gain is finite; expected at "
+            f"least {LEAST_THRESHOLD}"
+        )
     return g.add(layers.Softplus(float(call.beta)), call.input)
 
 
@@ -196,6 +202,7 @@ def _sum(g: GraphBuilder, first: Any, second: Any, one: float, other: float) -> 
 
 def _stored(g: GraphBuilder, value: Traced, constant: Tensor) -> Tensor:
     """Return a constant as it is stored: the model's own tensor where its leading 1 is the batch's."""
+    constant = constant if constant.is_floating_point() else constant.to(torch.float64)
     kept = value.layout.constant(constant)
     whole = constant.dim() == len(value.shape) and value.layout.batch == 0 and value.layout.merged == 1
     if g.key_of(constant) is not None and (kept is constant or (whole and constant.shape[0] == 1)):
@@ -241,6 +248,8 @@ def div(g: GraphBuilder, call: Call) -> Traced:
         raise UnsupportedError("divides by a value that depends on the input, which has no global Lipschitz constant")
     if isinstance(call.other, Tensor):
         return _multiplied(g, expanded(g, call.input, g.shape), 1 / call.other)
+    if call.other == 0:
+        raise UnsupportedError("divides by zero")
     return _scaled(g, call.input, 1 / float(call.other))
 
 
