@@ -182,6 +182,29 @@ def test_reach_holds_exactly_for_every_vertex(rows, columns, seed, interval, fac
         )
 
 
+def combined(*terms):
+    """Sum of multiples of rational matrices."""
+    size = range(len(terms[0][1]))
+    return [[sum((factor * matrix[i][j] for factor, matrix in terms), fmpq(0)) for j in size] for i in size]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gram_matrices_and_known_slopes_are_rounded_up(seed):
+    """In rational arithmetic; of rank one, so that rounding to nearest would leave a negative eigenvalue."""
+    matrix, centre = weights("normal", (4, 1), seed), weights("normal", (4,), seed + 1)
+    weight = scale_rows(matrix, None, "a weight")
+    gram = Reach.whole(1).through(weight)
+    exact = [[x[0] * y[0] for y in rational(matrix)] for x in rational(matrix)]
+    bound = rational(gram.matrix)
+    assert is_positive_semidefinite(combined((fmpq(2) ** gram.exponent, bound), (-1, exact)))
+    slopes = scaled_slopes((centre, centre), 4, "a layer")
+    reach = gram.after(slopes, torch.ones(4, dtype=torch.float64))
+    c = rational(centre)
+    scaled = [[c[i] * bound[i][j] * c[j] for j in range(4)] for i in range(4)]
+    unit = fmpq(2) ** (reach.exponent - gram.exponent)
+    assert is_positive_semidefinite(combined((unit, rational(reach.matrix)), (-1, scaled)))
+
+
 @pytest.mark.parametrize("level", [0.0, 0.5, 0.999999, math.nan, -1.0, math.inf, 1e300])
 def test_multipliers_below_the_gram_matrix_are_refused(level):
     gram = Gram(torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64), 0)
