@@ -110,7 +110,7 @@ def psi(t: arb) -> arb:
     (True, True, True)
     """
     ctx.prec = PRECISION
-    if abs(t) > arb(2) ** -20:
+    if abs(t) > arb(2) ** -40:
         return 2 * (t.expm1() - t) / t**2
     tail = t**2 * abs(t).exp() / 12
     return 1 + t / 3 + arb(0, tail.abs_upper())
