@@ -24,10 +24,12 @@ from fimtheory.proof_files import load_derivation
 from fimtheory.registry import Site, measure, rule, rules
 
 if TYPE_CHECKING:
+    from fimtheory.divergence import kl_interval
     from fimtheory.estimators import estimate
     from fimtheory.evaluation import evaluate
     from fimtheory.instantiation import instantiate
     from fimtheory.measures import evaluates
+    from fimtheory.radii import certified_accuracy, certified_radius
     from fimtheory.ranges import ranged
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
@@ -37,12 +39,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NEEDS_TORCH = {
+    "certified_accuracy": "fimtheory.radii",
+    "certified_radius": "fimtheory.radii",
     "estimate": "fimtheory.estimators",
     "evaluate": "fimtheory.evaluation",
     "evaluates": "fimtheory.measures",
     "from_onnx": "fimtheory.sources",
     "from_torch": "fimtheory.sources",
     "instantiate": "fimtheory.instantiation",
+    "kl_interval": "fimtheory.divergence",
     "ranged": "fimtheory.ranges",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
@@ -53,10 +58,10 @@ importing it would replace the function."""
 
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
-    "Relation", "Repeat", "Site", "Status", "baseline", "check", "claims", "derive", "errors", "estimate", "evaluate",
-    "evaluates",
-    "families", "from_onnx", "from_torch", "instantiate", "layer", "layers", "load", "load_derivation", "load_graph",
-    "measure", "ranged", "report", "rule", "rules", "save_graph", "verify", "worst_case",
+    "Relation", "Repeat", "Site", "Status", "baseline", "certified_accuracy", "certified_radius", "check", "claims",
+    "derive", "errors", "estimate", "evaluate", "evaluates",
+    "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
+    "load_graph", "measure", "ranged", "report", "rule", "rules", "save_graph", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

@@ -13,7 +13,7 @@ from flint import arb, ctx, fmpq
 
 from fimtheory.errors import SymbolicSizeError
 
-__all__ = ["PRECISION", "ball", "evaluated", "log10_upper", "upper_float"]
+__all__ = ["PRECISION", "ball", "evaluated", "log10_upper", "lower_float", "power_of_ten", "upper_float"]
 
 PRECISION = 128
 """Bits of the midpoint of every ball."""
@@ -115,6 +115,34 @@ def upper_float(value: arb) -> float | None:
         return 0.0
     made = max(_up(top), sys.float_info.min)
     return None if math.isinf(made) else made
+
+
+def lower_float(value: arb) -> float:
+    """Return a float that is at most the lower end of a nonnegative ball: 0 below the normal numbers, inf for inf.
+
+    >>> 0.333 < lower_float(arb(1) / 3) <= 1 / 3, lower_float(arb(2) ** 5000) == sys.float_info.max
+    (True, True)
+    """
+    ctx.prec = PRECISION
+    if value == arb.pos_inf():
+        return math.inf
+    bottom = value.lower()
+    if not bottom >= sys.float_info.min:  # also where nothing is known
+        return 0.0
+    if bottom >= sys.float_info.max:
+        return sys.float_info.max
+    nearest = float(bottom)
+    return nearest if arb(nearest) <= bottom else math.nextafter(nearest, 0)
+
+
+def power_of_ten(exponent: float) -> arb:
+    """Return a ball that contains ``10**exponent``; 0 for -inf.
+
+    >>> power_of_ten(400.5).overlaps(arb(10) ** 400 * arb(10).sqrt())
+    True
+    """
+    ctx.prec = PRECISION
+    return arb(0) if exponent == -math.inf else arb(10) ** ball(exponent)
 
 
 def _up(exact: arb) -> float:

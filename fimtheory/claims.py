@@ -21,7 +21,7 @@ class Status(enum.StrEnum):
     """
 
     CERTIFIED = "certified"
-    """An upper bound that holds in floating point (every rounding goes outward)."""
+    """A bound that holds in floating point (every rounding goes outward)."""
     EXACT = "exact"
     """The quantity itself, up to the rounding of the arithmetic it was computed in."""
     LOWER = "lower"

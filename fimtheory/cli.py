@@ -1,4 +1,4 @@
-"""The command line: ``fimtheory derive | bound | estimate | verify | report | check | rules | families``.
+"""The command line: ``fimtheory derive | bound | estimate | verify | radius | report | check | rules | families``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
 of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
@@ -19,7 +19,7 @@ from rich.console import Console
 from fimtheory import __version__, tables
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
-from fimtheory.errors import CheckError, FimTheoryError
+from fimtheory.errors import CheckError, DataError, FimTheoryError
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
@@ -226,6 +226,52 @@ def verify(
         _out.print(tables.verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
+
+
+@app.command()
+def radius(
+    target: TargetName,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    arg: Arguments = None,
+    model_input: ModelInput = None,
+    model_output: ModelOutput = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: DataName = None,
+    n: FewInputs = None,
+    input_bound: InputBound = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the certified accuracy to this .svg or .png file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Certify how far each input may move in l2 before the prediction can change."""
+    from fimtheory.evaluation import evaluate
+    from fimtheory.plots import plot_accuracy, require_plot_path
+    from fimtheory.radii import certified_accuracy, certified_radius
+    from fimtheory.verification import placed
+
+    if plot is not None:
+        require_plot_path(plot)
+    made = resolve(
+        target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
+    )
+    model = made.model(weights, seed, device)
+    inputs = _inputs(made, data, n, seed, at_most=64)
+    if plot is not None and inputs.labels is None:
+        raise DataError(f"--plot needs labels, and {inputs.description} has none; give labelled data, or leave it out")
+    derivation = derive_bound(made.graph)
+    check_derivation(derivation)
+    found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
+    radii = certified_radius(model, placed(inputs, model), found)
+    accuracy = None if inputs.labels is None else certified_accuracy(radii, inputs.labels)
+    if plot is not None and accuracy is not None:
+        plot_accuracy({made.name: accuracy}, plot)
+    if as_json:
+        _print_json(tables.radius_json(made.name, inputs.description, seed, found, radii, accuracy))
+    else:
+        for table in tables.radius_tables(made.name, inputs.description, seed, found, radii, accuracy):
+            _out.print(table)
 
 
 @app.command()

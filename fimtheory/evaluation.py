@@ -78,6 +78,11 @@ class Evaluation:
         How often each rule and each certificate was used.
     seconds
         Time taken.
+    derivation
+        The theorem that was evaluated.
+    input_bound
+        Largest absolute value of an entry of the inputs for which the worst-case bound holds; None where it does not
+        depend on it.
     """
 
     log10: float
@@ -90,6 +95,8 @@ class Evaluation:
     rows: tuple[Row, ...]
     rules: Mapping[str, int]
     seconds: float
+    derivation: Derivation
+    input_bound: float | None
 
     def __repr__(self) -> str:
         worst = f"lam <= {significant(self.value, self.log10, up=True)} ({self.status}, {self.domain})"
@@ -187,6 +194,8 @@ def evaluate(
         tuple(rows),
         dict(used),
         time.perf_counter() - start,
+        derivation,
+        numbers.input_bound,
     )
 
 
@@ -229,6 +238,11 @@ class _Numbers:
             quantity = _ASSUMED[kind]
             return self._ranges.of(nodes[0]).bound(quantity), f"range of {_OF_WHAT[quantity]}"
         return self._measures.value(kind, nodes)
+
+    @property
+    def input_bound(self) -> float | None:
+        """The bound on the entries of the inputs, where a number rests on it."""
+        return self._ranges.bound_used
 
     @property
     def domain(self) -> str:

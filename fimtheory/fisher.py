@@ -20,8 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRuleError, NonFiniteError, ShapeError
 
 __all__ = [
-    "FisherOperator", "SoftmaxFactor", "derivative_kernels", "double", "normalised", "require_tensor",
-    "times_power_of_two",
+    "FisherOperator", "SoftmaxFactor", "check_arguments", "check_logits", "derivative_kernels", "double", "normalised",
+    "require_tensor", "times_power_of_two",
 ]  # fmt: skip
 
 _LN2 = math.log(2)
@@ -209,13 +209,13 @@ class FisherOperator:
     """
 
     def __init__(self, module: nn.Module, x: Tensor, temperature: float = 1.0) -> None:
-        _check_arguments(module, x, temperature)
+        check_arguments(module, x, temperature)
         self.module = module
         self.x = x.detach()
         self.temperature = temperature
         self.evaluations = 0
         self.logits, self._pullback = self._forward()
-        _check_logits(self.logits, len(x))
+        check_logits(self.logits, len(x))
         self.K = self.logits.shape[1]
         self.log_probs = (self.logits.double() / temperature).log_softmax(1)
         _require_finite(self.log_probs, "logits / temperature", "check the weights, the inputs and the temperature")
@@ -395,7 +395,14 @@ def require_tensor(x: object) -> None:
         )
 
 
-def _check_arguments(module: nn.Module, x: Tensor, temperature: float) -> None:
+def check_arguments(module: nn.Module, x: Tensor, temperature: float) -> None:
+    """Refuse what is no classifier in evaluation with a finite batch of inputs in its dtype and on its device.
+
+    Raises
+    ------
+    DataError, GraphError, NonFiniteError
+        See ``FisherOperator``.
+    """
     if not isinstance(module, nn.Module):
         raise DataError(f"expected an nn.Module, got {type(module).__name__}")
     training = [name or "the module itself" for name, part in module.named_modules() if part.training]
@@ -415,7 +422,14 @@ def _check_arguments(module: nn.Module, x: Tensor, temperature: float) -> None:
     _require_finite(x, "its value", "clean the data")
 
 
-def _check_logits(logits: Tensor, batch: int) -> None:
+def check_logits(logits: Tensor, batch: int) -> None:
+    """Refuse outputs of a module that are no finite logits ``(batch, K)``, ``K >= 2``.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError
+        See ``FisherOperator``.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise ShapeError(f"the module returned {type(logits).__name__}: expected one tensor of real logits (B, K)")
     if logits.ndim != 2 or len(logits) != batch:

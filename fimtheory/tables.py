@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,11 +19,12 @@ from fimtheory.text import plain
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
+    from fimtheory.radii import CertifiedAccuracy, Radii
     from fimtheory.verification import DataEstimates, Verdict
 
 __all__ = [
-    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "rules_json", "rules_table",
-    "step_table", "targets_json", "targets_table", "verdict_table",
+    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "radius_json", "radius_tables",
+    "rules_json", "rules_table", "step_table", "targets_json", "targets_table", "verdict_table",
 ]  # fmt: skip
 
 
@@ -196,6 +197,65 @@ def verdict_table(verdict: Verdict) -> Table:
     proof = f"Proof replayed: {lemmas} lemmas, {steps} steps."
     table.caption = _lines([*_domain(verdict.bound, verdict.derivation), data, proof, f"Seconds: {spent}."])
     return table
+
+
+def radius_json(
+    name: str, data: str, seed: int, found: Evaluation, radii: Radii, accuracy: CertifiedAccuracy | None
+) -> dict[str, Any]:
+    """Return what ``fimtheory radius --json`` prints: null for an infinite radius, and for accuracy without labels."""
+    return {
+        "target": name,
+        "data": data,
+        "seed": seed,
+        "bound": {"log10": _finite(found.log10), "value": found.value, "status": found.status.value,
+                  "domain": found.domain},
+        "norm": "l2, in the units of the model's input",
+        "status": radii.status.value,
+        "radius": [_finite(v) for v in radii.radius.tolist()],
+        "margin": [_finite(v) for v in radii.margin.tolist()],
+        "fisher_rao": [_finite(v) for v in radii.fisher_rao.tolist()],
+        "by": list(radii.by),
+        "predicted": radii.predicted.tolist(),
+        "median": _finite(radii.median),
+        "labels": None if accuracy is None else accuracy.labels.tolist(),
+        "accuracy": None if accuracy is None else accuracy.at(0),
+        "certified_accuracy": None if accuracy is None else [
+            {"radius": radius, "accuracy": share} for radius, share in accuracy.table()
+        ],
+    }  # fmt: skip
+
+
+def radius_tables(
+    name: str, data: str, seed: int, found: Evaluation, radii: Radii, accuracy: CertifiedAccuracy | None
+) -> list[Table]:
+    """Return the bound and the radii that follow from it, and the certified accuracy where there are labels."""
+    table = _quantities(f"{name}: certified l2 radii of {len(radii)} inputs")
+    _add(table, "bound on lam", found.value, found.log10, found.status, up=True)
+    for what, radius in (
+        ("largest radius", radii.radius.max()),
+        ("median radius", radii.radius.quantile(0.5, interpolation="lower")),
+        ("smallest radius", radii.radius.min()),
+        ("median radius, margin alone", radii.margin.quantile(0.5, interpolation="lower")),
+        ("median radius, Fisher-Rao alone", radii.fisher_rao.quantile(0.5, interpolation="lower")),
+    ):
+        _add(table, what, radius.item(), radius.log10().item(), radii.status, up=False)
+    won = ", ".join(f"{count} by {by}" for by, count in Counter(radii.by).most_common())
+    table.caption = _lines([
+        *_domain(found, found.derivation),
+        f"Data: {data} (seed {seed}). Radii are in units of the model's input: {won}.",
+        "Logits are those of float64; rounding inside the network is not modelled.",
+    ])  # fmt: skip
+    if accuracy is None:
+        return [table]
+    shares = Table(title=Text(f"{name}: certified accuracy"), title_justify="left", caption_justify="left")
+    shares.add_column("l2 radius", justify="right")
+    shares.add_column("right and certified", justify="right")
+    shares.add_column("status")
+    for radius, _ in accuracy.table():
+        status = radii.status if radius else Status.EXACT
+        shares.add_row(f"{radius:g}", f"{accuracy.count(radius)} of {len(radii)}", status)
+    shares.caption = _lines(["Inputs that are classified right, as every input nearer than that is."])
+    return [table, shares]
 
 
 def check_table(results: list[dict[str, Any]]) -> Table:

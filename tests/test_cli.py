@@ -40,6 +40,31 @@ def test_bound_and_estimate_agree_that_nothing_exceeds_the_bound():
     assert sum(shares) == pytest.approx(bound["bound"]["log10"], abs=1e-9)
 
 
+def test_radius_prints_one_json_object_and_draws_the_same_shares(tmp_path):
+    plot = tmp_path / "curve.svg"
+    done = run("radius", "zoo:digits_mlp", "--data", "digits:test", "--n", 20, "--seed", 1, "--plot", plot, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"target", "data", "seed", "bound", "norm", "status", "radius", "margin", "fisher_rao", "by", "predicted",
+            "median", "labels", "accuracy", "certified_accuracy"} == set(found)  # fmt: skip
+    assert (found["status"], found["bound"]["status"], found["data"]) == ("certified", "certified", "20 of digits:test")
+    assert all(0 < a <= m == r for a, m, r in zip(found["fisher_rao"], found["margin"], found["radius"], strict=True))
+    right = [p == y for p, y in zip(found["predicted"], found["labels"], strict=True)]
+    for row in found["certified_accuracy"]:
+        kept = [r >= row["radius"] for r in found["radius"]]
+        assert row["accuracy"] == sum(a and b for a, b in zip(right, kept, strict=True)) / 20
+    assert found["accuracy"] == sum(right) / 20
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_radius_needs_no_labels():
+    found = json.loads(run("radius", *SMALL, "--data", "random:3", "--json").stdout)
+    assert (len(found["radius"]), found["labels"], found["certified_accuracy"]) == (3, None, None)
+    done = run("radius", *SMALL, "--data", "random:3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "certified accuracy" not in done.stdout
+
+
 def test_an_input_bound_gives_assumed_values_their_numbers(tmp_path):
     builder = ft.Builder("gated")
     x = builder.add("x", layers.Input((3,)))
@@ -121,6 +146,11 @@ def test_rules_and_families_list_what_is_registered():
         (("verify", *SMALL, "--seed", "-1"), "--seed"),
         (("report", "vgg16", "--out", "/dev/null/reports"), "not a directory"),
         (("estimate", "mlp", "--method", "guess"), "guess"),
+        (("radius", *SMALL, "--plot", "curve.pdf"), ".svg"),
+        (("radius", *SMALL, "--plot", "no/such/curve.svg"), "no/such is no folder"),
+        (("radius", *SMALL, "--plot", "curve.svg"), "labels"),
+        (("radius", *SMALL, "--n", "0"), "--n"),
+        (("radius", "ResNet"), "symbolic"),
     ],
 )
 def test_bad_input_exits_2_with_one_line(arguments, words, tmp_path, monkeypatch, capsys):

@@ -26,11 +26,15 @@ class Ranges:
         self._found: dict[str, Range] = {}
 
     @property
+    def bound_used(self) -> float | None:
+        """The input bound, or None where no range that was asked for depends on it."""
+        return self._input_bound if self._graph.input in self._found else None
+
+    @property
     def domain(self) -> str:
         """For which inputs the ranges that were asked for hold, in words."""
-        if self._graph.input in self._found:
-            return f"inputs with entries at most {self._input_bound} in absolute value"
-        return "all inputs"
+        bound = self.bound_used
+        return "all inputs" if bound is None else f"inputs with entries at most {bound} in absolute value"
 
     def of(self, node: str) -> Range:
         """Return the range of a node.
