@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fimtheory.sources.callables import torchvision_operators
 
-__all__ = ["MODELS", "Model", "build"]
+__all__ = ["MODELS", "Model", "build", "torchvision_module"]
 
 TORCHVISION = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
@@ -93,7 +93,8 @@ def _image(size: int, _: nn.Module) -> Tensor:
 # ---- torchvision ------------------------------------------------------------------------------------------------
 
 
-def _torchvision_module(name: str) -> nn.Module:
+def torchvision_module(name: str) -> nn.Module:
+    """Return a model of torchvision with random weights."""
     torchvision_operators()
     import torchvision
 
@@ -181,7 +182,7 @@ def _pixels(_: nn.Module) -> dict[str, Tensor]:
 
 MODELS: dict[str, Model] = {
     **{
-        f"torchvision:{name}": Model(partial(_torchvision_module, name), partial(_image, LARGER.get(name, 224)))
+        f"torchvision:{name}": Model(partial(torchvision_module, name), partial(_image, LARGER.get(name, 224)))
         for name in TORCHVISION
     },
     **{

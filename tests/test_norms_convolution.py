@@ -152,6 +152,21 @@ def test_torus_is_the_maximum_of_the_fft(monkeypatch, shape, size):
     assert fft_norm(kernel, sides) * BELOW <= norm.upper <= fft_norm(kernel, sides) * (1 + 1e-7)
 
 
+@pytest.mark.parametrize("kind", ["normal", "rank one", "orthogonal"])
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "loss"),
+    [((4, 4, 3, 3), 14, 1, 1.03), ((8, 4, 3, 3), 14, 2, 1.03), ((16, 16, 3, 3), 7, 1, 1.06)],
+)
+def test_torus_is_close_to_the_padded_layers_of_a_residual_network(monkeypatch, kind, shape, size, stride, loss):
+    """The deepest images are the smallest, where free inputs in place of the padding cost most."""
+    by_symbol(monkeypatch)
+    kernel, options = weights(kind, shape, 0), {"stride": (stride, stride), "padding": (1, 1)}
+    norm = norms.convolution(kernel, (size, size), **options)
+    truth = norm_of(convolution_matrix(kernel, (size, size), **options))
+    assert norm.method.startswith("torus")
+    assert truth * BELOW <= norm.upper <= truth * loss
+
+
 def test_torus_of_a_strided_convolution_is_the_fft_of_the_space_to_depth_kernel(monkeypatch):
     by_symbol(monkeypatch)
     kernel = weights("normal", (4, 3, 3, 3), 0)
