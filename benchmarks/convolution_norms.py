@@ -3,7 +3,8 @@
 The certified norm is that of ``fimtheory.norms.convolution`` on the plain kernel.  The true one is a power iteration
 in float64 on the zero-padded operator and its adjoint, until its relative change is 1e-10: a lower bound, and slow
 (half an hour).  Everything runs on one thread, so that CPU seconds count work: on a shared machine the threads of one
-matrix product spin while they wait for each other, which can cost several times the work itself.
+matrix product spin while they wait for each other, which can cost several times the work itself (unless the environment
+says OMP_WAIT_POLICY=passive).
 
 Run: python benchmarks/convolution_norms.py
 """
