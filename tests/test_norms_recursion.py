@@ -124,7 +124,7 @@ def test_chain_covers_the_slopes_that_ascent_finds(sizes, seed, interval, vector
             assert bound >= ascended(matrices, slopes, seed, difference, tries=1) * (1 - 1e-12)
     else:
         return
-    assert bound <= product_of_norms(matrices, slopes, head) * (1 + 1e-9)
+    assert bound <= product_of_norms(matrices, slopes, head) * (1 + 1e-6)  # each certified norm is 2e-8 above
 
 
 @settings(deadline=None, max_examples=60)
