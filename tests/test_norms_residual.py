@@ -55,6 +55,7 @@ def blocks(draw):
     second = Correlation(kernel(draw, outputs, middle, taps[1], count) / scale, (1,) * count, (padding[1],) * count,
                          row_scale(draw, outputs))  # fmt: skip
     reach = stride * padding[1] + padding[0]
+    assume(all(n >= taps[1] - 2 * padding[1] for n in first.geometry(size).output_size))
     total = second.geometry(first.geometry(size).output_size).output_size
     if draw(st.booleans()) and outputs == inputs and stride == 1 and total == size:
         eye = torch.eye(inputs, dtype=torch.float64).reshape(inputs, inputs, *[1] * count)
