@@ -180,7 +180,8 @@ def evaluate(
     stack = numbers.stack(gains)
     if stack is not None:
         product, bound = bound, bound.min(stack[0]).abs_upper()
-        rows.append(_stack_row(derivation, log10_upper(bound) - log10_upper(product), *stack[1:]))
+        less = 0.0 if bound == product else log10_upper(bound) - log10_upper(product)
+        rows.append(_stack_row(derivation, less, *stack[1:]))
     used = Counter(row.rule for row in rows)
     used.update(method for row in rows for method in row.method.split("; ") if method)
     return Evaluation(

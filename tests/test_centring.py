@@ -179,3 +179,14 @@ def test_the_kernel_refuses_a_minimum_of_bounds_on_different_maps():
     changed = dataclasses.replace(derivation, lemmas=(dataclasses.replace(lemma, steps=tuple(steps)),))
     with pytest.raises(ft.errors.CheckError, match="do not all bound"):
         ft.check(changed)
+
+
+def test_weights_whose_product_is_beyond_floats_have_a_bound():
+    graph = GRAPHS["identity"]()
+    model = ft.instantiate(graph, seed=0).double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("a.", "b.")):
+                parameter.mul_(1e200)
+    found = ft.evaluate(ft.derive(graph), model)
+    assert 790 < found.log10 < 810

@@ -160,3 +160,23 @@ def test_a_theorem_with_a_stack_is_saved_and_read(tmp_path):
     read = load_derivation(tmp_path / "proof.json")
     assert read == derivation
     ft.check(read)
+
+
+def test_weights_whose_product_is_beyond_floats_have_a_bound():
+    graph = chain(*STACKS["three layers"][0])
+    model = ft.instantiate(graph, seed=0).double()
+    usual = ft.evaluate(ft.baseline(graph), model).log10
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e200)
+    found = ft.evaluate(ft.derive(graph), model)
+    assert math.isfinite(found.log10)
+    assert 1200 < found.log10 <= usual + 1200 + 1e-6
+
+
+def test_zero_weights_have_the_bound_zero():
+    graph = chain(*STACKS["two layers"][0])
+    zero = {key: torch.zeros_like(value) for key, value in ft.instantiate(graph, seed=0).state_dict().items()}
+    found = ft.evaluate(ft.derive(graph), zero)
+    assert found.value == 0
+    assert not any(math.isnan(row.decades) for row in found.rows if row.decades is not None)

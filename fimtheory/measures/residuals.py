@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from flint import arb
 from torch import Tensor
 
 from fimtheory import layers, norms
-from fimtheory.balls import evaluated
+from fimtheory.balls import ball, evaluated
+from fimtheory.errors import NonFiniteError
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.measures.operators import output_scale_of
 from fimtheory.norms import Correlation
@@ -24,14 +26,36 @@ def centred_residual(place: Place) -> Value:
     """``||P + c B A||``."""
     *shortcut, first, second = _correlations(place)
     straight = shortcut[0] if shortcut else _identity(first)
-    return certified(norms.centred_residual(first, second, straight, _size(place), _centre(place)))
+    size, centre = _size(place), _centre(place)
+    try:
+        return certified(norms.centred_residual(first, second, straight, size, centre))
+    except NonFiniteError:  # beyond float64, as balls are not; a NaN is refused again
+        alone = norms.convolution(
+            straight.kernel, size, stride=straight.stride, padding=straight.padding, row_scale=straight.row_scale
+        )
+        share = ball(abs(centre[0])) + ball(centre[1])
+        return (ball(alone.upper) + share * _product(first, second, size)).abs_upper(), "sum of norms"
 
 
 @evaluates("equilibrated product")
 def equilibrated_product(place: Place) -> Value:
     """``||B T|| ||T^-1 A||``."""
     first, second = _correlations(place)[-2:]
-    return certified(norms.equilibrated_product(first, second, _size(place)))
+    try:
+        return certified(norms.equilibrated_product(first, second, _size(place)))
+    except NonFiniteError:
+        return _product(first, second, _size(place)), "product of norms"
+
+
+def _product(first: Correlation, second: Correlation, size: tuple[int, ...]) -> arb:
+    """``||B|| ||A||`` with values at all positions between them."""
+    middle = first.geometry(size).output_size
+    room = tuple(n + 2 * p for n, p in zip(middle, second.padding, strict=True))
+    each = zip(first.kernel.shape[2:], first.stride, first.padding, strict=True)
+    around = tuple(p + s * k for k, s, p in each)
+    one = norms.convolution(first.kernel, size, stride=first.stride, padding=around, row_scale=first.row_scale)
+    other = norms.convolution(second.kernel, room, stride=second.stride, row_scale=second.row_scale)
+    return (ball(one.upper) * ball(other.upper)).abs_upper()
 
 
 def _correlations(place: Place) -> list[Correlation]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fimtheory import layers, norms
-from fimtheory.balls import evaluated
+from fimtheory.balls import ball, evaluated
+from fimtheory.errors import NonFiniteError
 from fimtheory.measures.base import Place, Value, certified, evaluates
 from fimtheory.measures.operators import output_scale_of
 from fimtheory.slopes import slopes_of
@@ -28,7 +29,15 @@ def pairwise_recursion(place: Place) -> Value:
         elif (ends := slopes_of(layer)) is not None:
             slopes.append(_interval(ends, scale, len(weights[-1])))
             scale = None
-    return certified(norms.chain_head(weights, slopes))
+    try:
+        return certified(norms.chain_head(weights, slopes))
+    except NonFiniteError:  # beyond float64; the product of norms, as balls, is not (and refuses NaN itself)
+        product = ball(norms.row_diameter(weights[-1]).upper)
+        for weight, (low, high) in zip(weights, slopes, strict=False):
+            product *= ball(norms.dense(weight).upper) * ball(
+                norms.diagonal(torch.maximum(low.abs(), high.abs())).upper
+            )
+        return product.abs_upper(), "product of norms"
 
 
 def _scaled(one: tuple[Tensor, float] | None, other: tuple[Tensor, float]) -> tuple[Tensor, float]:
