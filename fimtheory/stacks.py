@@ -27,6 +27,7 @@ from fimtheory import layers
 from fimtheory.claims import Measured
 from fimtheory.expressions import nonnegative
 from fimtheory.graph import LayerGraph
+from fimtheory.joint_stacks import Wiring, layout_of
 from fimtheory.regions import head_of
 from fimtheory.registry import measure
 from fimtheory.slopes import slopes_of
@@ -40,6 +41,7 @@ PAIRWISE_RECURSION = measure(
     meaning="largest gain of a difference of two logits over all slopes of the activations in the stack",
 )
 _MOST_LAYERS = 32
+_MOST_NODES = 1000
 _MOST_FEATURES = 1024
 _SAME = (layers.Identity, layers.Dropout)
 
@@ -54,7 +56,32 @@ class Stack:
 
 
 def stack_of(graph: LayerGraph, entries: Container[str]) -> Stack | None:
-    """Return the longest stack from one of ``entries`` to the head, None where there is none.
+    """Return the longest stack from one of ``entries`` to the head, None where there is none."""
+    chain, joint = _chain(graph, entries), _joint(graph, entries)
+    found = [stack for stack in (joint, chain) if stack is not None]
+    return max(found, key=lambda stack: len(stack.nodes), default=None)
+
+
+def _joint(graph: LayerGraph, entries: Container[str]) -> Stack | None:
+    """Return the longest end of a network with convolutions whose live nodes can be bounded jointly."""
+    head = head_of(graph)
+    if head is None or not graph.is_concrete():
+        return None
+    begin = max(1, len(graph.order) - _MOST_NODES)
+    for k, entry in enumerate(graph.order[begin - 1 : -1], start=begin):
+        if entry in entries:
+            number = {name: i for i, name in enumerate((entry, *graph.order[k:]))}
+            reads = [tuple(number.get(source, -1) for source in graph.inputs(name)) for name in graph.order[k:]]
+            if any(source < 0 for read in reads for source in read):
+                continue
+            shapes: Any = tuple(graph.shapes[name] for name in number)
+            if layout_of(Wiring(tuple(graph.layer(name) for name in graph.order[k:]), tuple(reads), shapes)):
+                return Stack(entry, graph.order[k:])
+    return None
+
+
+def _chain(graph: LayerGraph, entries: Container[str]) -> Stack | None:
+    """Return the longest chain of linear layers and activations.
 
     Every layer acts on one vector of at most 1024 features, and there are at most 32 of them: the matrices X_i are as
     wide as the layers, and are computed a few hundred times.  Batch norms follow their linear layer; the slopes of the

@@ -407,7 +407,7 @@ def test_library_cosines_are_within_the_allowed_error(points):
 
 @pytest.mark.parametrize("sides", [(1, 1), (2, 2), (3, 4), (5, 5), (6, 1)])
 def test_half_grid_meets_every_pair_of_opposite_frequencies_once(sides):
-    first, second = symbol._half_grid(sides)
+    first, second = symbol.half_grid(sides)
     kept = set(zip(first.tolist(), second.tolist(), strict=True))
     assert len(kept) == len(first)
     everything = {(a, b) for a in range(sides[0]) for b in range(sides[1])}

@@ -22,12 +22,18 @@ Value = tuple[arb, str]
 @final
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A run of layers with their tensors (by name inside the layer) and the shape that flows in."""
+    """A run of layers with their tensors (by name inside the layer) and the shape that flows in.
+
+    ``reads`` says what each layer reads, 0 for what flows in and k for the k-th layer, and ``shapes`` holds the shapes
+    of all of them; both are empty where nobody asked for them.
+    """
 
     layers: tuple[Layer, ...]
     tensors: tuple[Mapping[str, Tensor], ...]
     input: Shape
     nodes: tuple[str, ...]
+    reads: tuple[tuple[int, ...], ...] = ()
+    shapes: tuple[Shape, ...] = ()
 
     def sizes(self) -> tuple[int, ...]:
         """Shape that flows in, as ints."""

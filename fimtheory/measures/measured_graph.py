@@ -31,11 +31,22 @@ class MeasuredGraph:
     def value(self, kind: str, nodes: tuple[str, ...]) -> Value:
         """Return the measure ``kind`` of a run of nodes, rounded up unless it is exact, and its certificate."""
         if (kind, nodes) not in self._found:
-            layers = tuple(self.graph.layer(n) for n in nodes)
-            tensors = tuple(self.tensors(n) for n in nodes)
-            value, method = measured_value(kind, Place(layers, tensors, self.graph.input_shapes(nodes[0])[0], nodes))
+            value, method = measured_value(kind, self.place(nodes))
             self._found[kind, nodes] = value if find_measure(kind).exact else value.abs_upper(), method
         return self._found[kind, nodes]
+
+    def place(self, nodes: tuple[str, ...]) -> Place:
+        """Return nodes as a run; where they read one another and one entry, with what each reads."""
+        layers = tuple(self.graph.layer(n) for n in nodes)
+        tensors = tuple(self.tensors(n) for n in nodes)
+        entry = self.graph.inputs(nodes[0])[0]
+        number = {name: k for k, name in enumerate((entry, *nodes))}
+        shapes = tuple(self.graph.shapes[name] for name in number)
+        sources = [self.graph.inputs(name) for name in nodes]
+        if not all(source in number for read in sources for source in read):
+            return Place(layers, tensors, shapes[0], nodes)
+        reads = tuple(tuple(number[source] for source in read) for read in sources)
+        return Place(layers, tensors, shapes[0], nodes, reads, shapes)
 
     def tensors(self, node: str) -> dict[str, Tensor]:
         """Return the tensors of one node by their names inside it.

@@ -1,4 +1,4 @@
-"""The largest gain of a difference of two logits over a stack of linear layers and activations."""
+"""The largest gain of a difference of two logits over a stack: a chain of linear layers, or a convolutional end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fimtheory import layers, norms
 from fimtheory.balls import ball, evaluated
 from fimtheory.errors import NonFiniteError
 from fimtheory.measures.base import Place, Value, certified, evaluates
+from fimtheory.measures.joint_stacks import gains_one_by_one, program_of
 from fimtheory.measures.operators import output_scale_of
 from fimtheory.slopes import slopes_of
 
@@ -18,6 +19,8 @@ __all__: list[str] = []
 @evaluates("pairwise recursion")
 def pairwise_recursion(place: Place) -> Value:
     """R_W: batch norms multiply the slopes of the activations that follow them."""
+    if any(isinstance(layer, layers.Conv2d) for layer in place.layers):
+        return _jointly(place)
     weights: list[Tensor] = []
     slopes: list[tuple[Tensor, Tensor]] = []
     scale: tuple[Tensor, float] | None = None
@@ -38,6 +41,18 @@ def pairwise_recursion(place: Place) -> Value:
                 norms.diagonal(torch.maximum(low.abs(), high.abs())).upper
             )
         return product.abs_upper(), "product of norms"
+
+
+def _jointly(place: Place) -> Value:
+    """R_W where layers have several readers, or act on images: the smaller of a joint bound and of gains one by one."""
+    try:
+        program = program_of(place)
+        found = None if program is None else norms.network_head(program, place.tensors[-1]["weight"])
+        if found is not None:
+            return certified(found)
+    except NonFiniteError:  # too far from 1 for the joint bound; balls are not (and refuse NaN)
+        pass
+    return gains_one_by_one(place), "product of norms"
 
 
 def _scaled(one: tuple[Tensor, float] | None, other: tuple[Tensor, float]) -> tuple[Tensor, float]:

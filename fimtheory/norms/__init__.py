@@ -11,6 +11,7 @@ some order, and a LAPACK whose Cholesky factorisation is the usual one, by subst
 from fimtheory.norms.certified import CertifiedNorm, stacked
 from fimtheory.norms.convolutions import convolution, transposed_convolution
 from fimtheory.norms.matrices import dense, vector
+from fimtheory.norms.network import network_head
 from fimtheory.norms.recursion import chain, chain_head
 from fimtheory.norms.residual import Correlation, centred_residual, equilibrated_product
 from fimtheory.norms.row_norms import infinity_norm, two_to_infinity_norm
@@ -33,6 +34,7 @@ __all__ = [
     "exact_float64",
     "folded_scale",
     "infinity_norm",
+    "network_head",
     "row_diameter",
     "stacked",
     "transposed_convolution",

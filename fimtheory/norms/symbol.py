@@ -30,7 +30,7 @@ from torch import Tensor
 
 from fimtheory.norms.rounding import UNDERFLOW, gamma_n, up
 
-__all__ = ["COSINE", "GramSymbol"]
+__all__ = ["COSINE", "GramSymbol", "half_grid"]
 
 COSINE = 2.0**-48
 """Error of a computed cosine or sine of 2 pi f, |f| <= 1/2: the angle errs by three roundings, 3 u pi < 10 u, and the
@@ -90,7 +90,7 @@ class GramSymbol:
         Opposite frequencies have conjugate Gram matrices, with the same eigenvalues, so one of each pair is visited.
         The order is shuffled: the first chunk then samples the whole torus and sets a nearly final level.
         """
-        grid = _half_grid(sides)
+        grid = half_grid(sides)
         generator = torch.Generator("cpu").manual_seed(0)
         order = torch.randperm(grid.shape[1], generator=generator, device="cpu")
         n, points = self.order, math.prod(sides)
@@ -117,10 +117,10 @@ def _half_lags(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
             yield lag
 
 
-def _half_grid(sides: Sequence[int]) -> Tensor:
+def half_grid(sides: Sequence[int]) -> Tensor:
     """One of each pair of opposite points a, -a of the grid Z_N1 x Z_N2 x ..., as columns.
 
-    >>> _half_grid((2, 3)).tolist()
+    >>> half_grid((2, 3)).tolist()
     [[0, 0, 1, 1], [0, 1, 0, 1]]
     """
     index = torch.arange(math.prod(sides), dtype=torch.int64, device="cpu")
