@@ -26,7 +26,7 @@ __all__ = ["Action", "Layout", "Map", "Wiring", "layout_of", "wired"]
 
 _MOST_ENTRIES = 1100
 """Entries of a state that is one vector: factorisations are of twice that order."""
-_MOST_WORK = 2.0**41
+_MOST_WORK = 2.0**39.5
 """Multiplications of complex numbers in all factorisations: some minutes."""
 _MOST_CHANNELS = 4096
 _SAME = (layers.Identity, layers.Dropout)

@@ -1,18 +1,20 @@
-"""Stacks: linear layers and activations that end in the head, bounded together instead of one by one.
+r"""Stacks: the layers that end in the head, bounded together instead of one by one.
 
-The logits of a stack are f = W_m phi_{m-1}(... phi_1(W_1 h + b_1) ...) + b_m of its entry h.  Their Jacobian is
-W_m D_{m-1} ... D_1 W_1 with diagonal D_i whose entries, the slopes of phi_i, lie in [a_i, b_i].  By the head theorem
+With slopes D of the activations and selections S of the max pools, the Jacobian of the logits by the entry h is W M,
+where M is a product of known maps and of such factors.  By the head theorem
 
-    lam  <=  R^2 L(h)^2 / (4 tau^2),   R = sup over all such D_i of max_{i<j} ||(w_i - w_j)^T D_{m-1} ... D_1 W_1||,
+    lam  <=  R^2 L(h)^2 / (4 tau^2),   R = sup over all admissible factors of max_{i<j} ||(w_i - w_j)^T M||,
 
-because the product of norms bounds R, but only for matrices whose singular vectors meet.  R is bounded by multipliers:
-for diagonal Lambda_i >= 0 and X_0 = I, the matrices
+because the product of norms bounds R, but only for matrices whose singular vectors meet.  R is bounded by carrying
+P >= M M^T from layer to layer.  A known map W makes W P W^T of it, and unknown diagonal D with entries in c +- r makes
+C H C + R K R with H = P + P (K - P)^-1 P, for any diagonal multipliers K > P.
 
-    X_i = 2 Lambda_i - Lambda_i S_i W_i (X_{i-1} + 2 W_i^T Lambda_i P_i W_i)^-1 W_i^T S_i Lambda_i,
-    S_i = diag(a_i + b_i),  P_i = diag(a_i b_i),
-
-satisfy ``|h|^2 >= y_i^T X_i y_i`` for the changes y_i of the output of phi_i, as long as they are positive definite, so
-``R^2 <= max_{i<j} (w_i - w_j)^T X_{m-1}^-1 (w_i - w_j)``.
+- A chain of linear layers of at most 1024 features and activations, batch norms after linear layers (``norms.chain``).
+  In terms of X = P^-1 and Lambda = (2 R^2 K)^-1 this is the recursion of LipSDP, X_0 = I and
+  X_i = 2 Lambda_i - Lambda_i S_i W_i (X_{i-1} + 2 W_i^T Lambda_i P_i W_i)^-1 W_i^T S_i Lambda_i,
+  S_i = diag(a_i + b_i), P_i = diag(a_i b_i).
+- An end with convolutions, skips, joins and pools: P is that of all live nodes, at every frequency of a torus, and from
+  where they have few entries one matrix (``joint_stacks``, ``norms.network_head``).
 
 Theory: M. Fazlyab et al., NeurIPS 2019 (LipSDP); Y. Xu and S. Sivaranjani, NeurIPS 2024, for the recursion.
 """
@@ -37,8 +39,8 @@ __all__ = ["Stack", "recursion_symbol", "stack_of"]
 PAIRWISE_RECURSION = measure(
     "pairwise recursion",
     suffix="rec",
-    latex=r"\sup_{{D}} \max_{{i<j}} \lVert (w_i - w_j)^\top D_{{m-1}} W_{{m-1}} \cdots D_1 W_1 \rVert_2",
-    meaning="largest gain of a difference of two logits over all slopes of the activations in the stack",
+    latex=r"\sup_{{M}} \max_{{i<j}} \lVert (w_i - w_j)^\top M \rVert_2",
+    meaning="largest gain of a difference of two logits over all slopes and selections in the stack",
 )
 _MOST_LAYERS = 32
 _MOST_NODES = 1000
@@ -49,7 +51,7 @@ _SAME = (layers.Identity, layers.Dropout)
 @final
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Nodes from the one after ``entry`` to the head: linear layers, batch norms of features, activations."""
+    """Nodes from the one after ``entry`` to the head, in order; they read one another and the entry."""
 
     entry: str
     nodes: tuple[str, ...]
