@@ -18,13 +18,13 @@ LOGIT_NORM = measure(
     "logit norm",
     suffix="A",
     latex=r"\max_h \lVert W_{{K,h}}^\top W_{{Q,h}} \rVert_2 / \sqrt{{d_h}}",
-    meaning="largest norm over heads of the bilinear form of the attention logits",
+    meaning="largest norm over heads of the bilinear form of the attention logits; a norm before it is folded in",
 )
 QUERY_SHIFT = measure(
     "query shift",
     suffix="q",
     latex=r"\max_h \lVert W_{{K,h}}^\top b_{{Q,h}} \rVert_2 / \sqrt{{d_h}}",
-    meaning="largest norm over heads of the logit gradient that the query bias adds",
+    meaning="largest norm over heads of the logit gradient that the query bias adds; a norm before it is folded in",
 )
 VALUE_NORM = measure(
     "value norm",
@@ -33,7 +33,10 @@ VALUE_NORM = measure(
     meaning="norms of the value projections of all heads",
 )
 JOINT_VALUE_NORM = measure(
-    "joint value norm", suffix="U", latex=r"\lVert W_V \rVert_2", meaning="norm of the value projection of all heads"
+    "joint value norm",
+    suffix="U",
+    latex=r"\lVert W_V \rVert_2",
+    meaning="norm of the value projection of all heads; a norm before it is folded in",
 )
 OUTPUT_NORM = measure(
     "output projection norm", suffix="O", latex=r"\lVert W_O \rVert_2", meaning="norm of the output projection"
@@ -44,14 +47,14 @@ LOGIT_COUPLING = measure(
     latex=r"\lVert [W_{{O,h}} W_{{V,h}} / t_h]_h \rVert_2 \, \lVert [t_h W_{{K,h}}^\top W_{{Q,h}}]_h \rVert_2 / "
     r"\sqrt{{d_h}}",
     meaning="heads' values and outputs side by side times their logits' bilinear forms one above the other, balanced "
-    "by some positive t",
+    "by some positive t; a norm before it is folded in",
 )
 SHIFT_COUPLING = measure(
     "shift coupling",
     suffix="T",
     latex=r"\lVert [W_{{O,h}} W_{{V,h}} / t_h]_h \rVert_2 \, \lVert [t_h W_{{K,h}}^\top b_{{Q,h}}]_h \rVert_2 / "
     r"\sqrt{{d_h}}",
-    meaning="the same with the logit gradients that the query biases add",
+    meaning="the same with the logit gradients that the query biases add; a norm before it is folded in",
 )
 _BALL = Reference("fimtheory", "after castin2024")
 
