@@ -202,7 +202,9 @@ def test_conclusions_about_something_else():
 
 # ---- steps that do not follow -----------------------------------------------------------------------------------
 
-SERIES = chain(("q.a", L(4, 4)), ("q.r", layers.LeakyReLU(3.0)), ("q.b", L(4, 4)), ("h", L(4, 3)))
+SERIES = chain(  # the flattening changes nothing, but keeps the two linear layers from being bounded together
+    ("q.a", L(4, 4)), ("q.r", layers.LeakyReLU(3.0)), ("q.f", layers.Flatten()), ("q.b", L(4, 4)), ("h", L(4, 3)),
+)  # fmt: skip
 
 
 def position_of(derivation, rule, quantity=Quantity.GAIN, lemma=0):

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from fimtheory import norms
 from fimtheory.balls import ball
+from fimtheory.norms.matrices import frobenius
 from fimtheory.norms.rounding import UNDERFLOW, gamma_n, up
 from fimtheory.norms.scaling import scale_rows
 
 __all__ = ["Approximation", "concatenated", "norm_of"]
 
 _FARTHEST = 300
-"""Binary digits by which scales may differ: what is smaller still is lost (in values) or enlarged (in blocks)."""
+"""Binary digits by which scales may differ; of two summands in other units less is lost, blocks are enlarged."""
 
 
 @final
@@ -35,19 +36,21 @@ class Approximation:
     error: float
 
     @classmethod
-    def of(cls, matrix: Tensor, error: float = 0.0, exponent: int = 0) -> Approximation:
-        """Return ``2^exponent matrix``, known up to ``2^exponent error``, in units that suit it."""
-        scaled = scale_rows(matrix, None, "the matrix")
-        if scaled.values is None and error == 0.0:
-            return cls(torch.zeros(matrix.shape, dtype=torch.float64), 0, 0.0)
-        unit = math.frexp(error)[1] if error > 0.0 else scaled.exponent
-        if scaled.values is None or scaled.exponent < unit - _FARTHEST:  # all entries are below 2^(unit - 300)
-            lost = torch.zeros(matrix.shape, dtype=torch.float64)
-            return cls(lost, exponent + unit, up(math.ldexp(error, -unit) + up(UNDERFLOW + _lost(matrix))))
-        unit = max(unit, scaled.exponent)
-        values = scaled.values * 2.0 ** (scaled.exponent - unit)
-        inherited = math.ldexp(error, max(-unit, -2000)) if error > 0.0 else 0.0
-        return cls(values, exponent + unit, up(inherited + UNDERFLOW))
+    def of(cls, weight: Tensor) -> Approximation:
+        """Return a stored weight, of any floating dtype; only what underflows in its units is lost."""
+        scaled = scale_rows(weight, None, "the weight")
+        if scaled.values is None:
+            return cls(torch.zeros(weight.shape, dtype=torch.float64), 0, 0.0)
+        return cls(scaled.values, scaled.exponent, UNDERFLOW)
+
+    @classmethod
+    def computed(cls, matrix: Tensor, error: float, exponent: int) -> Approximation:
+        """Return ``2^exponent matrix``, known up to ``2^exponent error``, in units that suit it.
+
+        The error is above 2^-400, so that what is lost of the entries when units change is below 2^-600 in new ones.
+        """
+        unit = math.frexp(max(float(matrix.abs().max()), error))[1]
+        return cls(matrix * 2.0**-unit, exponent + unit, up(up(math.ldexp(error, -unit)) + UNDERFLOW))
 
     @property
     def is_zero(self) -> bool:
@@ -57,7 +60,7 @@ class Approximation:
     @property
     def frobenius(self) -> float:
         """Upper bound on the Frobenius norm of ``values``."""
-        return up(norms.vector(self.values).upper)
+        return frobenius(self.values[None])
 
     def transposed(self) -> Approximation:
         """Return the transpose."""
@@ -72,11 +75,11 @@ class Approximation:
         """
         product = self.values @ other.values
         if self.is_zero or other.is_zero:
-            return Approximation.of(torch.zeros_like(product))
+            return _zero(product)
         one, two = self.frobenius, other.frobenius
         rounding = up(up(gamma_n(self.values.shape[1]) * up(one * two)) + UNDERFLOW)
         inherited = up(up(self.error * two) + up(up(one + self.error) * other.error))
-        return Approximation.of(product, up(rounding + inherited), self.exponent + other.exponent)
+        return Approximation.computed(product, up(rounding + inherited), self.exponent + other.exponent)
 
     def plus(self, other: Approximation) -> Approximation:
         """Return the sum: one more rounding of every entry."""
@@ -86,17 +89,17 @@ class Approximation:
         parts = [_in_units(each, unit) for each in (self, other)]
         total = parts[0][0] + parts[1][0]
         error = up(parts[0][1] + parts[1][1])
-        return Approximation.of(total, up(error + up(2.0**-52 * norms.vector(total).upper)), unit)
+        return Approximation.computed(total, up(error + up(2.0**-52 * frobenius(total[None]))), unit)
 
     def scaled(self, factors: Tensor) -> Approximation:
         """Return ``A diag(factors)``: one more rounding of every entry."""
         right = Approximation.of(factors[None])
         product = self.values * right.values
         if self.is_zero or right.is_zero:
-            return Approximation.of(torch.zeros_like(product))
+            return _zero(product)
         relative = up(2.0**-52 + right.error)  # factors are below 1
         error = up(self.error + up(up(up(self.frobenius + self.error) * relative) + UNDERFLOW))
-        return Approximation.of(product, up(error * (1.0 + right.error)), self.exponent + right.exponent)
+        return Approximation.computed(product, up(error * (1.0 + right.error)), self.exponent + right.exponent)
 
     def centred(self) -> Approximation:
         """Return ``A (I - 11^T/n)``, every row without its mean.
@@ -108,12 +111,11 @@ class Approximation:
             return self
         rounding = up(gamma_n(self.values.shape[1] + 4) * up(2.0 * self.frobenius))
         error = up(rounding + up(self.error + UNDERFLOW))
-        return Approximation.of(self.values - self.values.mean(1, keepdim=True), error, self.exponent)
+        return Approximation.computed(self.values - self.values.mean(1, keepdim=True), error, self.exponent)
 
 
-def _lost(matrix: Tensor) -> float:
-    """Frobenius norm at most, in units in which all entries are below 2^-300."""
-    return math.sqrt(matrix.numel()) * 2.0**-_FARTHEST * (1.0 + 2.0**-40)
+def _zero(like: Tensor) -> Approximation:
+    return Approximation(torch.zeros_like(like), 0, 0.0)
 
 
 def _in_units(matrix: Approximation, unit: int) -> tuple[Tensor, float]:

@@ -20,7 +20,10 @@ from fimtheory.measures.folding import folded
 
 __all__: list[str] = []
 
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SHARES = (0.5, 0.0, 0.25, 0.75, 1.0)
+"""Shares of the ratio of a head's two factors that its t may take: the first is best if nothing cancels."""
+_MOST_ENTRIES = 2**20
+"""Entries of all heads' factors up to which the other shares are tried; beyond they would cost more than the norms."""
 _ITERATIONS = 12
 
 
@@ -155,16 +158,15 @@ def _balanced(left: Sequence[Approximation], right: Sequence[Approximation]) -> 
     if not pairs:
         return ball(0)
     sizes = [_log2(a) - _log2(b) for a, b in pairs]
-    best: tuple[float, Approximation, Approximation] | None = None
-    for share in _SHARES:
+    few = len(pairs) * pairs[0][0].values.numel() > _MOST_ENTRIES
+    candidates = []
+    for share in _SHARES[:1] if few else _SHARES:
         shifts = [round(share * size) for size in sizes]
         one = concatenated([a for a, _ in pairs], 1, [-shift for shift in shifts])
         two = concatenated([b for _, b in pairs], 0, shifts)
-        product = _log2(one) + _log2(two)
-        if best is None or product < best[0]:
-            best = product, one, two
-    assert best is not None, "there are shares"
-    return norm_of(best[1]) * norm_of(best[2])
+        candidates.append((one, two))
+    one, two = candidates[0] if few else min(candidates, key=lambda found: _log2(found[0]) + _log2(found[1]))
+    return norm_of(one) * norm_of(two)
 
 
 def _log2(matrix: Approximation) -> float:

@@ -100,15 +100,15 @@ def _in_pairs(weights: Sequence[Approximation], slopes: Sequence[Interval]) -> V
     total, methods = ball(1), []
     for first in range(0, len(weights), 2):
         pair = weights[first : first + 2]
-        value = norm_of(pair[0])
-        if len(pair) == 2:
-            product, ends = value * norm_of(pair[1]) * _largest(slopes[first]), slopes[first]
-            centred = _centred(pair[0], pair[1], ends)
-            smaller = centred is not None and bool(centred < product)
-            value = centred if centred is not None and smaller else product
-            methods.append("centred" if smaller else "product of norms")
-            if first + 2 < len(weights):
-                value *= _largest(slopes[first + 1])
+        if len(pair) == 1:
+            total *= norm_of(pair[0])
+            continue
+        value = _centred(pair[0], pair[1], slopes[first])
+        methods.append("product of norms" if value is None else "centred")
+        if value is None:
+            value = norm_of(pair[0]) * norm_of(pair[1]) * _largest(slopes[first])
+        if first + 2 < len(weights):
+            value *= _largest(slopes[first + 1])
         total *= value
     return total.abs_upper(), "; ".join(dict.fromkeys(methods))
 
