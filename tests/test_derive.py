@@ -274,7 +274,7 @@ def measured_values(derivation, weights):
             for step in lemma.steps:
                 if step.name in forms:
                     values[step.name.xreplace(at)] = evaluated(forms[step.name].xreplace(at), values).abs_upper()
-    for each in derivation.theorem.measured:
+    for each in derivation.theorem.symbols:
         values[each.symbol] = number(each, each.nodes)
     return values
 
