@@ -6,6 +6,7 @@ import sympy
 
 from fimtheory import inference
 from fimtheory.centring import branch_at, centred_claim
+from fimtheory.chains import chain_at, chain_claim
 from fimtheory.claims import VALUE_BOUNDS, Claim, Quantity
 from fimtheory.derivation import Step
 from fimtheory.graph import LayerGraph
@@ -23,8 +24,8 @@ class BlockSteps:
     """Derives the steps of one block.
 
     ``body`` is the block as a graph of its own; every node is bounded as a function of the body's input, so nothing
-    but single entry is needed of its structure.  With ``fold``, runs of affine layers that have a rule of their own
-    are taken as one map.
+    but single entry is needed of its structure.  With ``fold``, runs of layers that have a rule of their own, and
+    chains, are taken as one map.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class BlockSteps:
         Every region between separating nodes is bounded as a function of its own entry, so that the conclusion is a
         product over regions.
         """
-        inside = {m for node in self._body.order[1:] for m in self._run_ending_at(node, quantity)[:-1]}
+        inside = self._inside_runs(quantity)
         done: int | None = None
         for entry, members in elementary(self._body):
             end = members[-1]
@@ -68,8 +69,19 @@ class BlockSteps:
         assert done is not None, "a block has at least one layer"
         return done
 
+    def _inside_runs(self, quantity: Quantity) -> set[str]:
+        """Return the nodes that a run passes; runs are found from the last, and what one passes ends no other."""
+        inside: set[str] = set()
+        for node in reversed(self._body.order[1:]):
+            if node not in inside:
+                inside.update(self._run_ending_at(node, quantity)[:-1])
+        return inside
+
     def _run_ending_at(self, node: str, quantity: Quantity) -> tuple[str, ...]:
-        """Return the longest run of layers that ends at ``node`` and has a rule of its own."""
+        """Return the chain that ends at ``node``, else the longest run of layers that has a rule of its own."""
+        chain = self._chain_ending_at(node, quantity)
+        if chain is not None:
+            return chain
         run = longest = (node,)
         while self._fold and quantity is Quantity.GAIN and len(run) < _LONGEST_RUN:
             sources = self._body.inputs(run[0])
@@ -80,6 +92,9 @@ class BlockSteps:
                 longest = run
         return longest
 
+    def _chain_ending_at(self, node: str, quantity: Quantity) -> tuple[str, ...] | None:
+        return chain_at(self._body, node) if self._fold and quantity is Quantity.GAIN else None
+
     def _bound(self, quantity: Quantity, node: str) -> int:
         layer = self._body.layer(node)
         if isinstance(layer, Add | Concat):
@@ -88,7 +103,7 @@ class BlockSteps:
             return self._joint_step(quantity, node)
         run = self._run_ending_at(node, quantity)
         source = self._body.inputs(run[0])[0]
-        own = self._layer_step(quantity, run)
+        own = self._layer_step(quantity, run) if self._chain_ending_at(node, quantity) is None else self._chain(run)
         if source == self._entry:
             return own
         return self._compose(quantity, node, "series", (self._found[quantity, self._entry, source], own))
@@ -112,6 +127,12 @@ class BlockSteps:
         )
         start = run[-1] if quantity in VALUE_BOUNDS else source
         return self._append(quantity, start, run[-1], found.name, premises, found.claim(site), scope="layer")
+
+    def _chain(self, nodes: tuple[str, ...]) -> int:
+        """Append the step that bounds a chain."""
+        claim = chain_claim(self._body, nodes, self._letter, self._index, self._token_variance)
+        (source,) = self._body.inputs(nodes[0])
+        return self._append(Quantity.GAIN, source, nodes[-1], "chain", (), claim, scope="layer")
 
     def _joint_step(self, quantity: Quantity, node: str) -> int:
         """Append the step that applies the rule of a layer with several inputs."""

@@ -13,6 +13,7 @@ import sympy
 
 from fimtheory import inference
 from fimtheory.centring import branch_at, centred_claim
+from fimtheory.chains import chain_at, chain_claim
 from fimtheory.claims import VALUE_BOUNDS, Claim, Measured, Quantity, Relation
 from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import Derivation, Instance, Lemma, Step, body_of
@@ -162,7 +163,7 @@ class _Proof:
         found = rule_named(step.rule)
         expected = self._by_rule(step, found, premises, where) if found else self._by_inference(step, premises, where)
         _same_claim(step.claim, expected, where)
-        by_layer = (found is not None and not found.joint) or step.rule == "assumption"
+        by_layer = (found is not None and not found.joint) or step.rule in ("assumption", "chain")
         scope = "layer" if by_layer else self._scope(position)
         name = inference.step_name(step.quantity, scope, self._lemma.letter, step.target, self._index)
         if step.name != name or any(s.name == name for s in self._lemma.steps[:position]):
@@ -258,6 +259,11 @@ class _Proof:
             if branch is None or branch.entry != step.source or premises:
                 raise CheckError(f"{where}: {step.target} is no sum of a shortcut and a branch from {step.source}")
             return centred_claim(self._body, step.target, branch, self._lemma.letter, self._index)
+        if step.rule == "chain" and step.quantity is Quantity.GAIN:
+            chain = chain_at(self._body, step.target)
+            if chain is None or self._body.inputs(chain[0]) != (step.source,) or premises:
+                raise CheckError(f"{where}: no chain of linear layers leads from {step.source} to {step.target}")
+            return chain_claim(self._body, chain, self._lemma.letter, self._index, self._token_variance)
         if combine is None:
             raise CheckError(f"{where}: there is no rule {step.rule!r} for the {step.quantity}")
         if any(p.quantity is not step.quantity for p in premises):

@@ -39,7 +39,8 @@ def sizes_of(graph, seed=0):
     """A model, the norms of its weights and the row diameter of its head, by plain linear algebra."""
     module = ft.instantiate(graph, seed, dtype=torch.float64)
     state = module.state_dict()
-    norms = {key.removesuffix(".weight"): norm(t.flatten(1)) for key, t in state.items() if key.endswith("weight")}
+    weights = {key.removesuffix(".weight"): t for key, t in state.items() if key.endswith("weight") and t.dim() > 1}
+    norms = {name: norm(weight.flatten(1)) for name, weight in weights.items()}
     head = state[f"{graph.output}.weight"]
     return module, norms, torch.cdist(head, head).max().item()
 
@@ -61,11 +62,11 @@ def perceptron():
     return graph, lambda n, d: d**2 / 4 * (n["a"] * n["b"] * gelu) ** 2
 
 
-def residual():
-    """The slopes of this activation keep away from 0, so that nothing is centred."""
+def residual(activation=None):
+    """The slopes of a PReLU depend on its weights, so that nothing is centred and the branch is no chain."""
     graph = build(
         ("a", L(4, 6), "x"),
-        ("r", layers.LeakyReLU(0.5), "a"),
+        ("r", activation or layers.PReLU(1), "a"),
         ("b", L(6, 4), "r"),
         ("s", layers.Add(), "x", "b"),
         ("h", L(4, 3), "s"),
@@ -140,7 +141,7 @@ def test_the_usual_bound_uses_every_norm_and_one_half():
 
 
 def test_expected_bounds_by_hand():
-    graph, _ = residual()
+    graph, _ = residual(layers.LeakyReLU(0.5))
     found = ft.evaluate(ft.derive(graph), ft.instantiate(graph, 0))
     growth = 1 + (2 * 6 / 4) * (1 + 0.5**2) / 2 * (2 * 4 / 6)
     assert found.expected_value == pytest.approx(0.5 * (1 - 1 / 3) * 4 * (2 * 3 / 4) * growth)
@@ -273,7 +274,7 @@ def measured_values(derivation, weights):
             for step in lemma.steps:
                 if step.name in forms:
                     values[step.name.xreplace(at)] = evaluated(forms[step.name].xreplace(at), values).abs_upper()
-    for each in derivation.theorem.measured:
+    for each in derivation.theorem.symbols:
         values[each.symbol] = number(each, each.nodes)
     return values
 

@@ -202,7 +202,9 @@ def test_conclusions_about_something_else():
 
 # ---- steps that do not follow -----------------------------------------------------------------------------------
 
-SERIES = chain(("q.a", L(4, 4)), ("q.r", layers.LeakyReLU(3.0)), ("q.b", L(4, 4)), ("h", L(4, 3)))
+SERIES = chain(  # the flattening changes nothing, but keeps the two linear layers from being bounded together
+    ("q.a", L(4, 4)), ("q.r", layers.LeakyReLU(3.0)), ("q.f", layers.Flatten()), ("q.b", L(4, 4)), ("h", L(4, 3)),
+)  # fmt: skip
 
 
 def position_of(derivation, rule, quantity=Quantity.GAIN, lemma=0):
@@ -389,12 +391,18 @@ def test_assumptions_cannot_be_dropped_or_weakened():
     refused(replace(derivation, token_variance=sympy.Rational(1, 3)))
     refused(replace(derivation, token_variance=None))
     refused(replace(derivation, token_variance=sympy.Integer(-1)), "token variance must be positive")
-    at = position_of(derivation, "gain[LayerNorm]")
+    at = position_of(derivation, "gain[LayerNorm, MultiHeadSelfAttention]")
     refused(with_claim(derivation, at, conditions=()), "conditions")
 
 
+SHARED = build(  # what attention reads is read once more, so that it and the norm are no run
+    ("q.ln", layers.LayerNorm(4), "x"), ("q.mha", layers.MultiHeadSelfAttention(4, 2), "q.ln"),
+    ("q.s", layers.Add(), "q.ln", "q.mha"), ("f", layers.Flatten(), "q.s"), ("h", L(12, 3), "f"), shape=(3, 4),
+)  # fmt: skip
+
+
 def test_bounded_tokens_are_proved_or_assumed_but_not_taken_from_elsewhere():
-    derivation = ft.derive(TOKENS)
+    derivation = ft.derive(SHARED)
     attention = position_of(derivation, "gain[MultiHeadSelfAttention]")
     (norm,) = derivation.lemmas[0].steps[attention].premises
     assert derivation.lemmas[0].steps[norm].rule == "token norm[LayerNorm]"
@@ -426,8 +434,8 @@ def test_bounded_tokens_are_proved_or_assumed_but_not_taken_from_elsewhere():
     weaker = with_steps(derivation, assumed)
     ft.check(weaker)
     assert [c.statement for c in weaker.assumptions] == ["Every token at ln (lemma a) has norm at most $a_{ln R}$."]
-    found = ft.evaluate(weaker, ft.instantiate(TOKENS, 0))  # what is assumed is what the layer norm provides
-    assert found.log10 == pytest.approx(ft.evaluate(derivation, ft.instantiate(TOKENS, 0)).log10, abs=1e-6)
+    found = ft.evaluate(weaker, ft.instantiate(SHARED, 0))  # what is assumed is what the layer norm provides
+    assert found.log10 == pytest.approx(ft.evaluate(derivation, ft.instantiate(SHARED, 0)).log10, abs=1e-6)
     assert found.domain == "all inputs"
 
 
@@ -653,7 +661,7 @@ def equivalent(value, other):
 
 
 RESIDUALS = build(*residual_block(1, "x", L(4, 4)), *residual_block(2, "b1.s", L(4, 4)), ("h", L(4, 3), "b2.s"))
-MUTATED = [SERIES, TOKENS, IMAGE, family(), RESIDUALS]
+MUTATED = [SERIES, TOKENS, SHARED, IMAGE, family(), RESIDUALS]
 
 
 @pytest.mark.parametrize("number", range(len(MUTATED)))

@@ -112,7 +112,7 @@ def test_the_index_of_a_repeated_block():
         ft.derive(repeated(index, doubled))
     with pytest.raises(CheckError, match="the symbol l of a token variance has the name of the index"):
         ft.check(renamed(ft.derive(repeated(index, N), token_variance=v), "v", "l"))
-    for name in ("D_W", "a_norm_g", "L_a_fc"):
+    for name in ("D_W", "a_norm_eps", "l_a_fc"):
         with pytest.raises(GraphError, match=f"the index {name} of a repeated block has the name of "):
             ft.derive(repeated(size_symbol(name), N))
 

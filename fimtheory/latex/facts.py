@@ -117,6 +117,8 @@ _WORDS = {
     "ScaledDotProductAttention": "attention",
 }
 """Layer types in words; any other is called by the name of its type."""
+_IN_FRONT = ("LayerNorm", "RMSNorm")
+"""Types that are folded into the layer after them."""
 
 
 def layer_words(kinds: tuple[str, ...]) -> str:
@@ -124,8 +126,12 @@ def layer_words(kinds: tuple[str, ...]) -> str:
 
     >>> layer_words(("Conv2d", "BatchNorm2d"))
     'convolution with batch norm folded in'
+    >>> layer_words(("LayerNorm", "MultiHeadSelfAttention"))
+    'self-attention with layer norm folded in'
     """
     words = [_WORDS.get(kind) or typewriter(kind) for kind in kinds]
+    if kinds[0] in _IN_FRONT:
+        words = [*words[1:], words[0]]
     return words[0] if len(words) == 1 else f"{words[0]} with {' and '.join(words[1:])} folded in"
 
 

@@ -83,7 +83,7 @@ class Names:
         """Name what a step bounds: small letters for one layer, capitals from the block's entry or between nodes."""
         layer, whole = _STEP_GLYPHS[step.quantity]
         found = rule_named(step.rule)
-        alone = step.rule == "assumption" or (found is not None and not found.joint)
+        alone = step.rule in ("assumption", "chain") or (found is not None and not found.joint)
         node = self.node(lemma, step.target)
         if not alone and step.source != entry:
             node = rf"{self.node(lemma, step.source)}\to {node}"

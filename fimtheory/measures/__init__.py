@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fimtheory.measures import (
     attention,
+    chains,
     constants,
     measured_graph,
     normalisation,
@@ -25,6 +26,7 @@ __all__ = [
     "MeasuredGraph",
     "Place",
     "attention",
+    "chains",
     "constants",
     "evaluates",
     "measured_graph",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sympy
 
-from fimtheory.claims import Claim, Condition, Quantity, Reference, Relation, Status
+from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
 from fimtheory.ensemble import Initial, Parameter, Parameters, scale_and_shift
 from fimtheory.errors import ShapeError
 from fimtheory.layers import LayerNorm, LayerNormOver, RMSNorm, Shape
 from fimtheory.registry import Site, measure, rule
 from fimtheory.sizes import checked_number, checked_size, expect, same_shape
+from fimtheory.steepness import steepness
 from fimtheory.symmetry import Symmetry
 
 __all__ = ["layer_norm_gain", "layer_norm_over_gain", "rms_norm_gain"]
@@ -30,17 +31,6 @@ EPSILON = measure(
 _RMS = Reference("zhang2019", "section 4")
 
 
-def _floor(site: Site, statement: str) -> tuple[sympy.Expr, tuple[Condition, ...]]:
-    """Return the least variance of a token, and the condition that this is assumed."""
-    if site.token_variance is None:
-        return sympy.Integer(0), ()
-    return site.token_variance, (Condition(f"{statement} at least ${sympy.latex(site.token_variance)}$."),)
-
-
-_VARIANCE = "Every token that enters a layer norm has variance"
-_MEAN_SQUARE = "Every token that enters an RMS norm has a mean square of"
-
-
 # ---- layer norm -------------------------------------------------------------------------------------------------
 
 
@@ -56,11 +46,10 @@ def layer_norm_gain(site: Site) -> Claim:
     >>> layer_norm_gain(Site.of(LayerNorm(4), inputs=((4,),), node="ln")).expression
     ln_g/sqrt(ln_eps)
     """
-    scale, epsilon = site.measured("centred scale"), site.measured("epsilon")
-    floor, conditions = _floor(site, _VARIANCE)
+    scale, (slope, epsilon, conditions) = site.measured("centred scale"), steepness(site)
     return Claim(
         Relation.LE if conditions else Relation.EQ,
-        scale.symbol / sympy.sqrt(floor + epsilon.symbol),
+        scale.symbol * slope,
         Reference("kim2021", "appendix N"),
         conditions,
         (scale, epsilon),
@@ -106,10 +95,8 @@ def layer_norm_jacobian_variance(site: Site) -> Claim:
     >>> layer_norm_jacobian_variance(Site.of(LayerNorm(4), inputs=((4,),), node="ln")).expression
     1/ln_eps
     """
-    epsilon = site.measured("epsilon")
-    floor, conditions = _floor(site, _VARIANCE)
-    bound = 1 / (floor + epsilon.symbol)
-    return Claim(Relation.LE, bound, Reference("ba2016"), conditions, (epsilon,), Status.EXPECTED)
+    slope, epsilon, conditions = steepness(site)
+    return Claim(Relation.LE, slope**2, Reference("ba2016"), conditions, (epsilon,), Status.EXPECTED)
 
 
 @rule(LayerNormOver, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("ba2016"))
@@ -180,11 +167,10 @@ def rms_norm_gain(site: Site) -> Claim:
     >>> rms_norm_gain(Site.of(RMSNorm(4, 1e-6), inputs=((4,),), node="rms")).expression
     rms_s/sqrt(rms_eps)
     """
-    scale, epsilon = site.measured("largest scale"), site.measured("epsilon")
-    floor, conditions = _floor(site, _MEAN_SQUARE)
+    scale, (slope, epsilon, conditions) = site.measured("largest scale"), steepness(site)
     return Claim(
         Relation.LE if conditions else Relation.EQ,
-        scale.symbol / sympy.sqrt(floor + epsilon.symbol),
+        scale.symbol * slope,
         _RMS,
         conditions,
         (scale, epsilon),
@@ -214,9 +200,8 @@ def rms_norm_jacobian_variance(site: Site) -> Claim:
     >>> rms_norm_jacobian_variance(Site.of(RMSNorm(4, 1e-6), inputs=((4,),), node="rms")).expression
     1/rms_eps
     """
-    epsilon = site.measured("epsilon")
-    floor, conditions = _floor(site, _MEAN_SQUARE)
-    return Claim(Relation.LE, 1 / (floor + epsilon.symbol), _RMS, conditions, (epsilon,), Status.EXPECTED)
+    slope, epsilon, conditions = steepness(site)
+    return Claim(Relation.LE, slope**2, _RMS, conditions, (epsilon,), Status.EXPECTED)
 
 
 @rule(RMSNorm, quantity=Quantity.SYMMETRY, reference=_RMS)
