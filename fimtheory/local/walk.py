@@ -1,0 +1,327 @@
+"""Carry an enclosure of all values, and of the Jacobian, through a network around one input.
+
+Every node has a `Form`: an enclosure of its value at the centre x of a ball, and rows that say how it changes with the
+input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope that
+the ball leaves open).  Two walks are made.  In the first the slopes are those of secants from the centre, so that the
+forms enclose *increments*, and with them the values over the ball:
+
+    |z_i(x + u) - z_i(x)|  <=  eps sqrt(Y_ii)                                          (Gram matrix of the increments)
+                           <=  eps |D_i| + sum_k |A_ik| r_k, r_k a bound on |q_k|      (term by term).
+
+In the second the slopes are derivatives over the values found, and the forms enclose the Jacobian.  A maximum of two
+values is ``b + relu(a - b)``, so a pool is a tree of activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fimtheory import layers
+from fimtheory.claims import Quantity
+from fimtheory.errors import MissingRuleError
+from fimtheory.graph import LayerGraph
+from fimtheory.layers import Layer
+from fimtheory.local.activations import Interval, secants, slopes
+from fimtheory.local.affine import AffineMap
+from fimtheory.local.balls import Ball
+from fimtheory.norms import interconnection_multipliers as multipliers
+from fimtheory.norms.interconnection import Interconnection, Rows
+from fimtheory.norms.rounding import UNIT, gamma_n
+from fimtheory.registry import Site, require_rule
+from fimtheory.sizes import windows
+from fimtheory.slopes import slopes_of
+
+__all__ = ["Form", "Walk", "increments", "jacobian"]
+
+_UP = 1.0 + 2.0**-18
+_RELU = layers.ReLU()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A value near ``centre`` (within ``spread``, entry by entry), and its columns: coefficients of u, then of q.
+
+    ``error`` bounds, for each entry, the Euclidean norm over columns of what they miss.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    columns: Tensor
+    error: Tensor
+
+    def padded(self, count: int) -> Form:
+        """Return the form with zero columns up to ``count``."""
+        missing = count - len(self.columns)
+        if missing == 0:
+            return self
+        zeros = self.columns.new_zeros((missing, *self.columns.shape[1:]))
+        return Form(self.centre, self.spread, torch.cat([self.columns, zeros]), self.error)
+
+    def rows(self) -> Rows:
+        """Return one row for each entry."""
+        return Rows(self.columns.flatten(1).T.contiguous(), self.error.flatten())
+
+
+_Slopes = Callable[[str, Layer, Form], Interval]
+"""Slopes of the activation of a name, which reads a form."""
+
+
+@dataclass
+class Walk:
+    """One pass over a graph.
+
+    ``system`` collects the unknown numbers, and ``reach`` bounds each |q_k| over the ball.
+    """
+
+    graph: LayerGraph
+    maps: Mapping[str, AffineMap]
+    ball: Ball
+    system: Interconnection
+    reach: Tensor
+    ranges: dict[str, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap], ball: Ball) -> Walk:
+        """Start at the input."""
+        size = ball.centre.numel()
+        return cls(graph, maps, ball, Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64))
+
+    @property
+    def columns(self) -> int:
+        """How many columns a form may have by now."""
+        return self.system.inputs + len(self.system)
+
+    def run(self, slopes_of_form: _Slopes) -> Form:
+        """Return the form of the logits."""
+        graph = self.graph
+        last = {source: name for name in graph.order for source in graph.inputs(name)}
+        forms = {graph.input: self._input()}
+        for node in graph.order:
+            if node == graph.input:
+                continue
+            sources = graph.inputs(node)
+            forms[node] = self._node(node, [forms[source] for source in sources], slopes_of_form)
+            for source in dict.fromkeys(sources):
+                if last[source] == node:
+                    del forms[source]
+        return forms[graph.order[-1]].padded(self.columns)
+
+    def _input(self) -> Form:
+        centre = self.ball.centre
+        columns = torch.eye(centre.numel(), dtype=torch.float64).reshape(-1, *centre.shape)
+        zero = torch.zeros_like(centre)
+        return Form(centre, zero, columns, zero)
+
+    def _node(self, node: str, inputs: list[Form], slopes_of_form: _Slopes) -> Form:
+        layer = self.graph.layer(node)
+        if node in self.maps:
+            return self._affine(self.maps[node], inputs)
+        if isinstance(layer, layers.MaxPool2d):
+            return self._maximum(node, layer, inputs[0], slopes_of_form)
+        return self.activation(node, layer, inputs[0], slopes_of_form)
+
+    def _affine(self, affine: AffineMap, inputs: list[Form]) -> Form:
+        inputs = [form.padded(self.columns) for form in inputs]
+        centre = affine.values(*(form.centre[None] for form in inputs))[0]
+        magnitudes = [form.centre.abs()[None] for form in inputs]
+        spread = affine.bounds(*(form.spread[None] for form in inputs))[0]
+        spread = spread + affine.rounding(*magnitudes)[0] + affine.offset_rounding(inputs[0].centre)
+        columns = affine.columns(*(form.columns for form in inputs))
+        sizes = [torch.linalg.vector_norm(form.columns, dim=0)[None] * _UP for form in inputs]
+        error = affine.bounds(*(form.error[None] for form in inputs))[0] + affine.rounding(*sizes)[0]
+        return Form(centre, spread * _UP, columns, error * _UP)
+
+    def activation(self, name: str, layer: Layer, form: Form, slopes_of_form: _Slopes) -> Form:
+        """Form of ``phi(z)``: c times that of z, plus an unknown number where the slope is not known."""
+        form = form.padded(self.columns)
+        low, high = slopes_of_form(name, layer, form)
+        exact = low == high
+        middle = torch.where(exact, low, 0.5 * (low + high))
+        radius = torch.where(exact, 0.0, torch.maximum(high - middle, middle - low) * (1.0 + 4.0 * UNIT))
+        open_ = (radius.flatten() > 0).nonzero().flatten()
+        rows = form.rows()
+        factor = radius.flatten()[open_]
+        size = torch.linalg.vector_norm(rows.values[open_], dim=1) * _UP
+        received = Rows(
+            rows.values[open_] * factor[:, None], (rows.error[open_] * factor + 2.0 * UNIT * size * factor) * _UP
+        )
+        if len(open_) > 0:
+            extent = self._extent(received)
+            if name in self.ranges:
+                low, high = self.ranges[name]  # the centre lies in the middle
+                extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
+            self.reach = torch.cat([self.reach, extent])
+            self.system = self.system.extended(received)
+        added = torch.zeros((len(open_), radius.numel()), dtype=torch.float64)
+        added[torch.arange(len(open_)), open_] = 1.0
+        scaled = form.columns * middle
+        error = (form.error * middle.abs() + 2.0 * UNIT * torch.linalg.vector_norm(scaled, dim=0)) * _UP
+        centre, spread = self._applied(layer, form)
+        return Form(centre, spread, torch.cat([scaled, added.reshape(-1, *radius.shape)]), error)
+
+    def _applied(self, layer: Layer, form: Form) -> tuple[Tensor, Tensor]:
+        """Enclosure of the value: the activation is Lipschitz between any two points, torch's a little off."""
+        apply = require_rule(layer, Quantity.FORWARD, "").function(Site((layer,), ("",), (), ()))
+        centre = apply({}, form.centre[None])[0]
+        ends = slopes_of(layer)
+        assert ends is not None, "an activation has slopes"
+        steepest = max(abs(float(end)) for end in ends)
+        spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs())
+        return centre, spread
+
+    def _extent(self, rows: Rows) -> Tensor:
+        """Bounds on |row . (u, q)| over the ball, term by term."""
+        inputs = self.system.inputs
+        values = rows.values
+        by_term = (
+            self.ball.extent(values[:, :inputs]) + values[:, inputs:].abs() @ self.reach[: values.shape[1] - inputs]
+        )
+        whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
+        return (by_term * (1.0 + 2.0 * gamma_n(values.shape[1] + 8)) + rows.error * whole) * _UP
+
+    def increment(self, rows: Rows) -> Tensor:
+        """Bounds on how much entries of which ``rows`` are the increments change over the ball: the better of two."""
+        by_term = self._extent(rows)
+        if len(self.system) == 0:
+            return by_term
+        system = multipliers.for_rows(self.system, rows)
+        gram = system.gram(rows)
+        if gram is None:
+            return by_term
+        self.system = system
+        return torch.minimum(by_term, gram.diagonal().clamp_min(0.0).sqrt() * (self.ball.euclidean * _UP))
+
+    def pairwise(self, rows: Rows) -> Tensor:
+        """Bounds on how much every difference of two rows' entries changes over the ball, term by term."""
+        inputs = self.system.inputs
+        values = rows.padded(self.columns).values
+        straight, unknown = values[:, :inputs], values[:, inputs:] * self.reach
+        by_term = self.ball.radius * torch.cdist(
+            straight, straight, 2.0 if self.ball.norm == "l2" else 1.0, "donot_use_mm_for_euclid_dist"
+        )
+        by_term = by_term + torch.cdist(unknown, unknown, p=1.0)
+        size = rows.norms[:, None] + rows.norms
+        whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
+        missed = rows.error[:, None] + rows.error + gamma_n(values.shape[1] + 64) * size
+        return (by_term * (1.0 + 2.0 * gamma_n(values.shape[1] + 8)) + missed * whole) * _UP
+
+    def _maximum(self, node: str, layer: layers.MaxPool2d, form: Form, slopes_of_form: _Slopes) -> Form:
+        """Maxima over windows: candidates meet in pairs, and the winner of a pair is b + relu(a - b)."""
+        candidates = list(_windows(layer, form))
+        level = 0
+        while len(candidates) > 1:
+            left, right = candidates[0::2], candidates[1::2]
+            winners = [
+                self._larger(f"{node}/{level}.{i}", *pair, slopes_of_form)
+                for i, pair in enumerate(zip(left, right, strict=False))
+            ]
+            candidates = winners + left[len(right) :]
+            level += 1
+        (form, _), shape = candidates[0], self.graph.shapes[node]
+        size = tuple(int(n) for n in shape)
+        return Form(
+            form.centre.reshape(size),
+            form.spread.reshape(size),
+            form.columns.reshape(-1, *size),
+            form.error.reshape(size),
+        )
+
+    def _larger(
+        self, name: str, a: tuple[Form, Tensor], b: tuple[Form, Tensor], slopes_of_form: _Slopes
+    ) -> tuple[Form, Tensor]:
+        """The larger of two candidates; where one of them lies in the padding, the other."""
+        (first, inside), (second, other) = a, b
+        first, second = first.padded(self.columns), second.padded(self.columns)
+        difference = _sum(first, second, -1.0)
+
+        def known(name: str, layer: Layer, form: Form) -> Interval:
+            low, high = slopes_of_form(name, layer, form)
+            low, high = torch.where(inside, low, 0.0), torch.where(inside, high, 0.0)
+            only = inside & ~other
+            return torch.where(only, 1.0, low), torch.where(only, 1.0, high)
+
+        gain = self.activation(name, _RELU, difference, known)
+        only = inside & ~other
+        centre = torch.where(only, difference.centre, torch.where(inside, gain.centre, 0.0))
+        spread = torch.where(only, difference.spread, torch.where(inside, gain.spread, 0.0))
+        gained = Form(centre, spread, gain.columns, gain.error)
+        return _sum(second.padded(self.columns), gained, 1.0), inside | other
+
+
+def _sum(first: Form, second: Form, sign: float) -> Form:
+    """Sum, or difference, of two forms with columns for the same unknown numbers."""
+    sizes = torch.linalg.vector_norm(first.columns.abs() + second.columns.abs(), dim=0)
+    return Form(
+        first.centre + sign * second.centre,
+        (first.spread + second.spread + UNIT * (first.centre.abs() + second.centre.abs())) * _UP,
+        first.columns + sign * second.columns,
+        (first.error + second.error + 2.0 * UNIT * sizes) * _UP,
+    )
+
+
+def _windows(layer: layers.MaxPool2d, form: Form) -> Iterator[tuple[Form, Tensor]]:
+    """Candidate number i of every window, for each i, and where it lies inside the image."""
+    channels, height, width = form.centre.shape
+    index = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
+    taken = _taken(layer, index).long()
+    for entry in taken:
+        inside = (entry > 0).expand(channels, -1)
+        chosen = (entry - 1).clamp_min(0)
+        centre, spread, error = (
+            torch.where(inside, part.reshape(channels, -1)[:, chosen], 0.0)
+            for part in (form.centre, form.spread, form.error)
+        )
+        columns = torch.where(inside, form.columns.flatten(2)[:, :, chosen], 0.0)
+        yield Form(centre, spread, columns, error), inside
+
+
+def _taken(layer: layers.MaxPool2d, index: Tensor) -> Tensor:
+    """Which entry (counted from 1; 0 in the padding) each window has at each of its places: (places, windows)."""
+    k1, k2, s1, s2, p1, p2, d1, d2 = (
+        int(n) for pair in (layer.kernel, layer.stride, layer.padding, layer.dilation) for n in pair
+    )
+    height, width = index.shape[2:]
+    rows, columns = (
+        int(windows(n, k, s, p, d, layer.ceil_mode))
+        for n, k, s, p, d in ((height, k1, s1, p1, d1), (width, k2, s2, p2, d2))
+    )
+    room = [(count - 1) * s + d * (k - 1) + 1 for count, s, d, k in ((rows, s1, d1, k1), (columns, s2, d2, k2))]
+    bottom, right = max(0, room[0] - height - p1), max(0, room[1] - width - p2)
+    padded = torch.nn.functional.pad(index, (p2, right, p1, bottom))
+    unfolded = torch.nn.functional.unfold(padded, (k1, k2), dilation=(d1, d2), stride=(s1, s2))
+    per_row = (padded.shape[3] - d2 * (k2 - 1) - 1) // s2 + 1
+    return unfolded[0].reshape(k1 * k2, -1, per_row)[:, :rows, :columns].flatten(1)
+
+
+def increments(walk: Walk) -> Form:
+    """First walk: form of the increments of the logits, with the ranges of all activations left in ``walk.ranges``."""
+
+    def from_centre(name: str, layer: Layer, form: Form) -> Interval:
+        radius = walk.increment(form.rows()).reshape(form.centre.shape)
+        first, last = form.centre - form.spread, form.centre + form.spread
+        room = (form.centre.abs() + radius) * (4.0 * UNIT)
+        low, high = first - radius - room, last + radius + room
+        walk.ranges[name] = (low, high)
+        return _required(secants(layer, (first, last), low, high), name, layer)
+
+    return walk.run(from_centre)
+
+
+def jacobian(walk: Walk, ranges: Mapping[str, Interval]) -> Form:
+    """Second walk: form of the Jacobian of the logits, from the ranges that the first found."""
+    return walk.run(lambda name, layer, form: _required(slopes(layer, *ranges[name]), name, layer))
+
+
+def _required(found: Interval | None, node: str, layer: Layer) -> Interval:
+    if found is None:
+        raise MissingRuleError(
+            f"node {node}: no local bound for layer type {type(layer).__name__}; local bounds are for networks of "
+            "affine layers, activations and max pools (fimtheory bound TARGET, without --around, bounds lam everywhere)"
+        )
+    return found

@@ -1,0 +1,188 @@
+"""Certified Gram matrices of Jacobians that depend on unknown slopes, for networks of any shape.
+
+A network at an input x is linear but for the slopes of its activations, and a slope that is only known to lie in
+[c - r, c + r] is c plus r times an unknown number in [-1, 1].  Pulling all unknown numbers out leaves an
+*interconnection*: with u the change of the input, q_k what unknown number k hands on, p_k what it receives,
+
+    q_k = delta_k p_k,  |delta_k| <= 1,      p = B u + M q,      z = D u + A q,
+
+with M strictly lower triangular, because the network has no loops.  The Jacobian of z in u is
+``J(delta) = D + A Delta (I - M Delta)^-1 B``.
+
+Theorem.  Let T be diagonal and positive, and Y symmetric.  If
+
+    [[D, A], [B, M]]  diag(I, T)  [[D, A], [B, M]]^T   <=   diag(Y, T),                                             (*)
+
+then ``J(delta) J(delta)^T <= Y`` for all admissible delta.  Proof.  For a vector v let p' solve
+``p' = A^T v + M^T Delta p'`` and let s = Delta p'; then ``J^T v = D^T v + B^T s`` and ``p' = A^T v + M^T s``.  The
+quadratic form (*) at (v, s) reads ``|J^T v|^2 + sum t_k p'_k^2 <= v^T Y v + sum t_k s_k^2``, and s_k^2 <= p'_k^2.
+
+For a chain of layers this is LipSDP (Fazlyab, Robey, Hassani, Morari, Pappas 2019) with one multiplier per neuron; the
+statement for arbitrary interconnections is the scaled small-gain theorem (Doyle 1982; Packard and Doyle 1993).
+
+Only (*) has to be certified, by one completed Cholesky factorisation: the multipliers may come from anywhere
+(`interconnection_multipliers`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
+from fimtheory.norms.scaling import power_of_two
+
+__all__ = ["Interconnection", "Rows"]
+
+_YOUNG = (2.0**-30, 2.0**-10)  # least and largest eta in (R + E)(R + E)^T <= (1 + eta) R R^T + (1 + 1/eta) E E^T
+_ROOM = 2.0**-24  # of the blocks of (*), for what the factorisation of the whole may miss
+_UP = 1.0 + 2.0**-18  # more than the roundings of a norm, a root and a few products of nonnegative numbers
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Linear forms in (u, q), one a row, with bounds on the Euclidean norm of what each misses of the exact row."""
+
+    values: Tensor
+    error: Tensor
+
+    @property
+    def norms(self) -> Tensor:
+        """Upper bounds on the norms of the stored rows."""
+        return torch.linalg.vector_norm(self.values, dim=1) * _UP + UNDERFLOW
+
+    def padded(self, columns: int) -> Rows:
+        """Return the rows with zeros for unknown numbers that they do not depend on."""
+        missing = columns - self.values.shape[1]
+        return self if missing == 0 else Rows(torch.nn.functional.pad(self.values, (0, missing)), self.error)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Interconnection:
+    """The rows [B, M] of what unknown numbers receive, and multipliers T with which (*) is feasible.
+
+    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number.
+
+    >>> none = Interconnection.of_inputs(2)
+    >>> one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    >>> relu = none.extended(Rows(0.5 * one, torch.zeros(1, dtype=torch.float64)))
+    >>> output = Rows(torch.tensor([[0.5, 0.0, 1.0]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    >>> bound = relu.gram(output)
+    >>> bound is not None and 1.0 <= bound.item() <= 1.001  # z = slope x_1, slope in [0, 1]
+    True
+    """
+
+    inputs: int
+    rows: Rows
+    multipliers: Tensor
+
+    @classmethod
+    def of_inputs(cls, inputs: int) -> Interconnection:
+        """Return the interconnection without unknown numbers."""
+        empty = torch.zeros((0, inputs), dtype=torch.float64, device="cpu")
+        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.multipliers)
+
+    def with_multipliers(self, multipliers: Tensor) -> Interconnection:
+        """Return the same interconnection with other multipliers, which need not be feasible."""
+        return Interconnection(self.inputs, self.rows, multipliers)
+
+    def extended(self, rows: Rows) -> Interconnection:
+        """Return the interconnection with further unknown numbers, which receive ``rows`` of (u, q) so far.
+
+        The new multipliers are feasible: T must exceed the Gram matrix G of the new rows, and with diagonal D of about
+        that of G, ``G <= D |D^-1/2 G D^-1/2|``.
+        """
+        columns = self.inputs + len(self) + len(rows.values)
+        gram = self.gram(rows)
+        assert gram is not None, "the multipliers of an interconnection are feasible"
+        diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60
+        scale = diagonal.rsqrt()
+        largest = float(torch.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) if len(gram) > 0 else 1.0
+        before, new = self.rows.padded(columns), rows.padded(columns)
+        return Interconnection(
+            self.inputs,
+            Rows(torch.cat([before.values, new.values]), torch.cat([before.error, new.error])),
+            torch.cat([self.multipliers, 2.0 * max(largest, 0.1) * diagonal]),
+        )
+
+    def gram(self, rows: Rows) -> Tensor | None:
+        """Y with ``J J^T <= Y`` for the Jacobian J of ``rows`` in u and all unknown numbers; None if (*) fails.
+
+        Status: certified.  In coordinates in which T is the identity, write R for the stored rows, with row norms at
+        most rho, and E for what they miss, with row norms at most e: the error of the rows, and two roundings of each
+        entry from the change of coordinates.  For N rows, ``E E^T <= N diag(e^2)`` and the computed G misses R R^T by
+        at most ``gamma N diag(rho^2)``, because a matrix dominated entrywise by x x^T is at most N diag(x^2).  So
+
+            (1 + eta) (G + gamma N diag(rho^2)) + (1 + 1/eta) N diag(e^2)  <=  diag(Y, I)
+
+        implies (*).  With Y the Schur complement plus some room, the difference is handed to a Cholesky factorisation;
+        completed, it proves that no eigenvalue is below ``-shift`` (`spectrum`), and the shift is less than the room
+        that was left in both blocks.
+        """
+        n, m = len(self), len(rows.values)
+        rows = rows.padded(self.inputs + n)
+        unit = torch.frexp(rows.norms + rows.error).exponent.long()
+        scale = power_of_two(-unit)  # of z, so that its diagonal is about one or less
+        for _ in range(3):
+            y = self._scaled_gram(rows, scale)
+            if y is None:
+                return None
+            largest = y.diagonal()
+            if m == 0 or float(largest.max()) <= 4.0:
+                return y * power_of_two(unit)[:, None] * power_of_two(unit)
+            unit = unit + torch.clamp(torch.frexp(largest).exponent.long() // 2, min=0)
+            scale = power_of_two(-unit)
+        return None
+
+    def _scaled_gram(self, rows: Rows, scale: Tensor) -> Tensor | None:
+        """Y for the rows times ``scale``; certified only if its diagonal is at most 4."""
+        n, m = len(self), len(rows.values)
+        order = m + n
+        root = self.multipliers.sqrt()
+        columns = torch.cat([torch.ones(self.inputs, dtype=torch.float64), root])
+        across = torch.cat([scale, 1.0 / root])
+        stored = torch.cat([rows.values, self.rows.values]) * columns * across[:, None]
+        size = torch.linalg.vector_norm(stored, dim=1) * _UP + UNDERFLOW
+        missed = torch.cat([rows.error, self.rows.error]) * across * (max(1.0, float(columns.max())) * _UP)
+        missed = (missed + 4.0 * UNIT * size) * _UP + UNDERFLOW
+        gram = stored @ stored.T
+        gram = 0.5 * (gram + gram.T)
+        gamma = 1.01 * gamma_n(stored.shape[1] + 8) + 8.0 * UNIT
+        eta = min(max(math.sqrt(order) * float(missed.max()), _YOUNG[0]), _YOUNG[1])
+        slack = order * ((1.0 + eta) * gamma * size.square() + (1.0 + 2.0 / eta) * missed.square()) * _UP
+        if not bool(torch.isfinite(slack).all()):
+            return None
+        inner = -(1.0 + eta) * gram[m:, m:]
+        inner.diagonal().add_(1.0 - _ROOM - slack[m:])
+        cross = (1.0 + eta) * gram[m:, :m]
+        factor, info = torch.linalg.cholesky_ex(inner)
+        if int(info) != 0:
+            return None
+        half = torch.linalg.solve_triangular(factor, cross, upper=False)
+        y = (1.0 + eta) * gram[:m, :m] + half.T @ half
+        y = 0.5 * (y + y.T)
+        y.diagonal().add_(slack[:m]).mul_(1.0 + _ROOM).add_(_ROOM * 2.0**-6)
+        whole = torch.empty((order, order), dtype=torch.float64, device="cpu")
+        whole[:m, :m] = y - (1.0 + eta) * gram[:m, :m]
+        whole[:m, :m].diagonal().sub_(slack[:m])
+        whole[m:, :m], whole[:m, m:], whole[m:, m:] = -cross, -cross.T, inner
+        trace = float(whole.diagonal().clamp_min(0.0).sum()) * _UP
+        factor, info = torch.linalg.cholesky_ex(whole)
+        if int(info) != 0 or not bool((factor.diagonal() > 0).all()):
+            return None
+        # Forming ``whole`` rounded each entry a few times: u |entries|, whose largest row sum is at most that below.
+        formed = 8.0 * UNIT * float((whole.abs() + gram.abs()).sum(1).max()) * _UP
+        shift = 1.01 * gamma_n(8 * (order + 1)) * trace + formed + UNDERFLOW
+        if not shift <= _ROOM:
+            return None
+        y.diagonal().add_(shift * _UP)
+        return y
