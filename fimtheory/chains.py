@@ -24,7 +24,7 @@ __all__ = ["chain_at", "chain_claim"]
 CHAIN_GAIN = measure(
     "chain gain",
     suffix="ch",
-    latex=r"\sup_{{D}} \lVert W_m D_{{m-1}} W_{{m-1}} \cdots D_1 W_1 \rVert_2",
+    latex=r"\sup_{{D}} \lVert W_m D_{{m-1}} \cdots D_1 W_1 \rVert_2",
     meaning="largest norm of the chain of linear layers over all slopes of the activations between them; a norm before "
     "it is folded in",
 )

@@ -133,15 +133,27 @@ def bound(
     device: Device = "auto",
     token_variance: TokenVariance = None,
     input_bound: InputBound = None,
+    ladder: Annotated[bool, typer.Option("--ladder", help="Show the bound after each kind of rule.")] = False,
+    around: Annotated[
+        str | None,
+        typer.Option(help="Bound lam in a ball around each input of this data (named as for --data) instead."),
+    ] = None,
+    eps: Annotated[float | None, typer.Option(min=0, help="Radius of the balls, in units of the input.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Norm of the balls: l2 (by default) or linf.")] = None,
+    n: FewInputs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate the certified bound on a model's weights, step by step."""
+    """Evaluate the certified bound on a model's weights, step by step; with --around, in balls around inputs."""
     from fimtheory.evaluation import evaluate
 
+    _require_local_options(around, eps, norm, n, ladder, token_variance, input_bound)
     made = resolve(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
+    if around is not None and eps is not None:
+        _bound_around(made, model, around, eps, norm or "l2", n, seed, as_json)
+        return
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
     found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
@@ -150,7 +162,41 @@ def bound(
         _print_json(tables.bound_json(made.name, derivation, found, usual))
     else:
         _out.print(tables.step_table(made.name, found))
+        if ladder:
+            _out.print(tables.ladder_table(made.name, found, usual))
         _out.print(tables.bound_table(found, usual, derivation))
+
+
+def _require_local_options(
+    around: str | None, eps: float | None, norm: str | None, n: int | None, *others: Any
+) -> None:
+    """Refuse options of the two kinds of bound in one command."""
+    if around is None and (eps is not None or norm is not None or n is not None):
+        raise DataError("--eps, --norm and --n are about balls around inputs; name the inputs with --around DATA")
+    if around is not None and eps is None:
+        raise DataError("--around needs the radius of the balls: --eps E, in units of the input")
+    if around is not None and any(others):
+        raise DataError(
+            "--ladder, --token-variance and --input-bound are about bounds without a ball; leave out --around"
+        )
+
+
+def _bound_around(
+    made: Target, model: Any, around: str, eps: float, norm: str, n: int | None, seed: int, as_json: bool
+) -> None:
+    """Print certified bounds in balls around inputs, beside lam at the inputs."""
+    from fimtheory.local import local_bound
+    from fimtheory.verification import estimates_on, placed
+
+    inputs = _inputs(made, around, n, seed, at_most=64)
+    data = placed(inputs, model)
+    found = local_bound(model, data, eps, norm=norm, progress=_err.is_terminal)
+    at_centre = estimates_on(model, data, seed=seed)
+    if as_json:
+        _print_json(tables.local_json(made.name, inputs.description, seed, found, at_centre))
+    else:
+        for table in tables.local_tables(made.name, inputs.description, seed, found, at_centre):
+            _out.print(table)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from fimtheory.instantiation import GraphModule
 from fimtheory.measures import MeasuredGraph
 from fimtheory.ranges import Ranges
 
-__all__ = ["Evaluation", "Row", "evaluate"]
+__all__ = ["Evaluation", "Row", "Rung", "evaluate"]
 
 
 @final
@@ -59,6 +59,15 @@ class Row:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """The worst-case bound after one more kind of rule: its name, and the decimal logarithm, rounded up."""
+
+    name: str
+    log10: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """A theorem's bounds on given weights.
 
@@ -74,6 +83,9 @@ class Evaluation:
         For which inputs the worst-case bound holds, in words.
     rows
         Steps of the worst-case bound, block by block.
+    ladder
+        The bound as it gets smaller: with layers folded and the head rule, with the centred bound on branches, and
+        with the layers at the end bounded jointly; those of the three that apply.
     rules
         How often each rule and each certificate was used.
     seconds
@@ -93,6 +105,7 @@ class Evaluation:
     expected_status: Status | None
     domain: str
     rows: tuple[Row, ...]
+    ladder: tuple[Rung, ...]
     rules: Mapping[str, int]
     seconds: float
     derivation: Derivation
@@ -167,14 +180,18 @@ def evaluate(
     position = {name: k for k, name in enumerate(graph.order)}
     blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
     rows: list[Row] = []
-    gains, factors = dict[str, arb](), list[arb]()
+    gains, usual, factors = dict[str, arb](), list[arb](), list[arb]()
     for lemma, k in sorted(blocks, key=lambda block: position[block[0].instances[block[1]].entry]):
         values = numbers.step_values(lemma, k)
         rows += _rows(numbers, lemma, k, values)
         gains[lemma.instances[k].entry] = values[lemma.gain] ** 2
+        usual.append(numbers.usual_gain(lemma, k) ** 2)
         if lemma.variance is not None:
             factors.append(values[lemma.variance])
     bound, expected = numbers.conclude(list(gains.values()), factors)
+    ladder = [Rung("layers folded, head rule", log10_upper(numbers.conclude(usual, factors)[0]))]
+    if any(step.rule == "minimum" for lemma in derivation.lemmas for step in lemma.steps):
+        ladder.append(Rung("centred branches", log10_upper(bound)))
     if derivation.theorem.head == "head":
         rows.append(_head_row(numbers, derivation))
     stack = numbers.stack(gains)
@@ -182,6 +199,7 @@ def evaluate(
         product, bound = bound, bound.min(stack[0]).abs_upper()
         less = 0.0 if bound == product else log10_upper(bound) - log10_upper(product)
         rows.append(_stack_row(derivation, less, *stack[1:]))
+        ladder.append(Rung("joint recursion", log10_upper(bound)))
     used = Counter(row.rule for row in rows)
     used.update(method for row in rows for method in row.method.split("; ") if method)
     return Evaluation(
@@ -193,6 +211,7 @@ def evaluate(
         derivation.theorem.expected_status,
         numbers.domain,
         tuple(rows),
+        tuple(ladder),
         dict(used),
         time.perf_counter() - start,
         derivation,
@@ -268,6 +287,16 @@ class _Numbers:
             values |= {m.symbol: self.of(m, names)[0] for m in step.claim.measured}
             values[step.name] = evaluated(step.claim.expression, values).abs_upper()
         return [values[step.name] for step in lemma.steps]
+
+    def usual_gain(self, lemma: Lemma, k: int) -> arb:
+        """Upper value of the gain of a lemma for instance ``k`` without the bounds that a minimum adds to the sum."""
+        names = self.names(lemma, k)
+        values: dict[sympy.Expr, arb] = {}
+        for step in lemma.steps:
+            values |= {m.symbol: self.of(m, names)[0] for m in step.claim.measured}
+            usual = lemma.steps[step.premises[0]].name if step.rule == "minimum" else step.claim.expression
+            values[step.name] = evaluated(usual, values).abs_upper()
+        return values[lemma.steps[lemma.gain].name]
 
     def conclude(self, gains: list[arb], factors: list[arb]) -> tuple[arb, arb | None]:
         """Upper values of the worst-case and of the expected bound, where the theorem has one."""

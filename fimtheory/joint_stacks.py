@@ -43,6 +43,18 @@ class Wiring:
     reads: tuple[tuple[int, ...], ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    @classmethod
+    def of(
+        cls, given: Sequence[Layer], reads: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]
+    ) -> Wiring:
+        """Return the wiring, with the mean over an image as the pool that it is."""
+        made, sizes = list(given), list(shapes)
+        for k, layer in enumerate(made, start=1):
+            before = sizes[reads[k - 1][0]]
+            if isinstance(layer, layers.Mean) and len(before) == 3 and sorted(layer.dims) == [1, 2]:
+                made[k - 1], sizes[k] = layers.AdaptiveAvgPool2d((1, 1)), (before[0], 1, 1)
+        return cls(tuple(made), tuple(reads), tuple(sizes))
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -153,7 +165,7 @@ def _fits(layer: Any, k: int, wiring: Wiring) -> bool:
     if isinstance(layer, layers.Flatten):
         return len(here) == 1
     if isinstance(layer, (layers.Linear, layers.BatchNorm1d)):
-        return len(before) == 1
+        return all(size == 1 for size in before[1:])
     if isinstance(layer, layers.Add):
         return all(wiring.shapes[source] == here for source in wiring.reads[k - 1])
     if isinstance(layer, layers.Concat):

@@ -77,7 +77,7 @@ def _joint(graph: LayerGraph, entries: Container[str]) -> Stack | None:
             if any(source < 0 for read in reads for source in read):
                 continue
             shapes: Any = tuple(graph.shapes[name] for name in number)
-            if layout_of(Wiring(tuple(graph.layer(name) for name in graph.order[k:]), tuple(reads), shapes)):
+            if layout_of(Wiring.of([graph.layer(name) for name in graph.order[k:]], reads, shapes)):
                 return Stack(entry, graph.order[k:])
     return None
 

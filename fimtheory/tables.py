@@ -19,13 +19,17 @@ from fimtheory.text import plain
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
+    from fimtheory.local import LocalBounds
     from fimtheory.radii import CertifiedAccuracy, Radii
     from fimtheory.verification import DataEstimates, Verdict
 
 __all__ = [
-    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "radius_json", "radius_tables",
-    "rules_json", "rules_table", "step_table", "targets_json", "targets_table", "verdict_table",
+    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "ladder_table", "local_json",
+    "local_tables", "radius_json", "radius_tables", "rules_json", "rules_table", "step_table", "targets_json",
+    "targets_table", "verdict_table",
 ]  # fmt: skip
+
+_MOST_INPUTS = 20  # in a table of inputs
 
 
 def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Evaluation) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
             "rules": dict(found.rules),
         },
         "baseline": {"log10": _finite(usual.log10), "status": usual.status.value},
+        "ladder": [{"rung": rung.name, "log10": _finite(rung.log10)} for rung in found.ladder],
         "expected": found.expected_json(),
         "steps": [
             {
@@ -57,6 +62,74 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
         ],
         "seconds": found.seconds,
     }
+
+
+def ladder_table(name: str, found: Evaluation, usual: Evaluation) -> Table:
+    """Return the bound after each kind of rule, starting with what is usually reported."""
+    table = Table(title=Text(f"{name}: the bound, rung by rung"), title_justify="left", caption_justify="left")
+    table.add_column("rung")
+    table.add_column("log10", justify="right", no_wrap=True)
+    table.add_column("taken off", justify="right", no_wrap=True)
+    table.add_column("status")
+    last = usual.log10
+    table.add_row("product of layer norms, 1/2", fixed(last, up=True), "", usual.status)
+    for rung in found.ladder:
+        table.add_row(rung.name, fixed(rung.log10, up=True), fixed(max(0.0, last - rung.log10), up=False), found.status)
+        last = rung.log10
+    table.caption = _lines(["Each rung keeps the rules before it; decades of lam are taken off."])
+    return table
+
+
+def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> dict[str, Any]:
+    """Return what ``fimtheory bound --around --json`` prints."""
+    return {
+        "target": name,
+        "data": data,
+        "seed": seed,
+        "eps": found.radius,
+        "norm": found.norm,
+        "bound": {"lam": [_finite(v) for v in found.value.tolist()], "status": found.status.value},
+        "by": list(found.by),
+        "open_slopes": found.open.tolist(),
+        "at_centre": {"lam": [_finite(v) for v in at_centre.lam.tolist()], "status": at_centre.status.value,
+                      "method": at_centre.method},
+    }  # fmt: skip
+
+
+def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> list[Table]:
+    """Return the bound in the ball around each input, and quantiles."""
+    title = f"{name}: lam within {found.radius:g} ({found.norm}) of {len(found)} inputs"
+    each = Table(title=Text(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    each.add_column("input", justify="right", no_wrap=True)
+    each.add_column(f"there ({at_centre.status})", justify="right", no_wrap=True)
+    each.add_column(f"in the ball ({found.status})", justify="right", no_wrap=True)
+    each.add_column("by", no_wrap=True)
+    each.add_column("open", justify="right", no_wrap=True)
+    shown = min(len(found), _MOST_INPUTS)
+    for k in range(shown):
+        lam, bound = at_centre.lam[k], found.value[k]
+        each.add_row(
+            str(k),
+            significant(lam.item(), lam.log10().item(), up=False),
+            significant(bound.item(), bound.log10().item(), up=True),
+            found.by[k],
+            str(found.open[k].item()),
+        )
+    table = _quantities(None)
+    for what, bound in (
+        ("largest", found.value.max()),
+        ("median", found.value.quantile(0.5, interpolation="higher")),
+        ("smallest", found.value.min()),
+    ):
+        _add(table, f"{what} bound in a ball", bound.item(), bound.log10().item(), found.status, up=True)
+    rest = len(found) - shown
+    table.caption = _lines([
+        *([f"{rest} more inputs are not shown; --json has all."] if rest else []),
+        "In the ball: lam is at most that; open: slopes of activations that the ball leaves open.",
+        f"Data: {data} (seed {seed}). lam and radii are in units of the model's input.",
+        "Logits are those of float64; rounding inside the network is not modelled.",
+    ])  # fmt: skip
+    return [each, table]
 
 
 def step_table(name: str, found: Evaluation) -> Table:

@@ -14,7 +14,7 @@ SMALL = ("mlp", "--input", "1,4,4", "--classes", "3")
 
 def run(*arguments, cwd=None):
     command = [sys.executable, "-c", "from fimtheory.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=400, check=False)
 
 
 def test_verify_prints_one_json_object_with_the_promised_keys():

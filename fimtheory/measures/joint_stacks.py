@@ -36,7 +36,7 @@ _Taps = tuple[Tensor, Tensor, float]
 def wiring_of(place: Place) -> Wiring:
     """Return the layers of a place, what they read and their shapes."""
     shapes = tuple(tuple(int(size) for size in shape) for shape in place.shapes)
-    return Wiring(place.layers, place.reads, shapes)
+    return Wiring.of(place.layers, place.reads, shapes)
 
 
 def program_of(place: Place) -> joint.Program | None:

@@ -44,17 +44,15 @@ OUTPUT_NORM = measure(
 LOGIT_COUPLING = measure(
     "logit coupling",
     suffix="H",
-    latex=r"\lVert [W_{{O,h}} W_{{V,h}} / t_h]_h \rVert_2 \, \lVert [t_h W_{{K,h}}^\top W_{{Q,h}}]_h \rVert_2 / "
-    r"\sqrt{{d_h}}",
-    meaning="heads' values and outputs side by side times their logits' bilinear forms one above the other, balanced "
-    "by some positive t; a norm before it is folded in",
+    latex=r"\lVert [U_h / t_h]_h \rVert_2 \, \lVert [t_h A_h]_h \rVert_2",
+    meaning="the heads' products U of output and value projection side by side, times the bilinear forms A of their "
+    "logits one above the other, balanced by some positive t; a norm before it is folded in",
 )
 SHIFT_COUPLING = measure(
     "shift coupling",
     suffix="T",
-    latex=r"\lVert [W_{{O,h}} W_{{V,h}} / t_h]_h \rVert_2 \, \lVert [t_h W_{{K,h}}^\top b_{{Q,h}}]_h \rVert_2 / "
-    r"\sqrt{{d_h}}",
-    meaning="the same with the logit gradients that the query biases add; a norm before it is folded in",
+    latex=r"\lVert [U_h / t_h]_h \rVert_2 \, \lVert [t_h q_h]_h \rVert_2",
+    meaning="the same with the gradients q of the logits that the query biases add; a norm before it is folded in",
 )
 _BALL = Reference("fimtheory", "after castin2024")
 
