@@ -202,3 +202,43 @@ def test_a_lack_of_memory_is_bad_input_and_a_fault_of_the_program_is_neither_tha
 def test_no_progress_is_drawn_where_stderr_is_no_terminal():
     done = run("verify", *SMALL, "--data", "random:4", "--starts", 4, "--steps", 3)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_ladder_descends_from_what_is_usually_reported():
+    made = json.loads(run("bound", "zoo:digits_mlp", "--json").stdout)
+    rungs = [made["baseline"]["log10"], *(rung["log10"] for rung in made["ladder"])]
+    assert rungs == sorted(rungs, reverse=True)
+    assert rungs[-1] == made["bound"]["log10"] < rungs[0]
+    shown = run("bound", "zoo:digits_mlp", "--ladder").stdout
+    assert all(rung["rung"] in shown for rung in made["ladder"])
+
+
+def test_lam_is_bounded_around_inputs():
+    made = json.loads(
+        run("bound", "zoo:digits_mlp", "--around", "digits:test", "--eps", "0.05", "--n", "3", "--json").stdout
+    )
+    bounds, there = made["bound"]["lam"], made["at_centre"]["lam"]
+    assert made["bound"]["status"] == "certified"
+    assert made["norm"] == "l2"
+    assert all(0 < lam <= bound <= 10 * lam for lam, bound in zip(there, bounds, strict=True))
+    shown = run(
+        "bound", "zoo:digits_mlp", "--around", "digits:test", "--eps", "0.01", "--n", "2", "--norm", "linf"
+    ).stdout
+    assert "within 0.01 (linf) of 2 inputs" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--eps", "0.1"), "--around DATA"),
+        (("--around", "digits:test"), "--eps E"),
+        (("--around", "digits:test", "--eps", "0.1", "--norm", "l1"), "expected one of l2, linf"),
+        (("--around", "digits:test", "--eps", "0.1", "--ladder"), "leave out --around"),
+        (("--around", "digits:test", "--eps", "inf"), "expected a finite number"),
+    ],
+)
+def test_local_bounds_refuse_what_they_cannot_use(options, says):
+    made = run("bound", "zoo:digits_mlp", *options)
+    assert made.returncode == 2
+    assert says in made.stderr
+    assert made.stdout == ""
