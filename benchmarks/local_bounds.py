@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = [_HEADER, "|---|" + "---:|" * 7]
     for model in options.models:
         name, _, count = model.partition(":")
-        data = load_data("digits:test", (1, 8, 8), int(count or options.n), 0).x.double()
+        data = load_data("digits:test", (1, 8, 8), int(count or options.n), 0).inputs.double()
         lines.append(row(name, data, options.eps))
         print(lines[-1], flush=True)
     text = (
