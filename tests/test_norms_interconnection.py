@@ -96,7 +96,9 @@ def cases(draw):
     relative = draw(st.sampled_from([0.0, 0.0, 1e-12, 1e-9, 1e-4]))
     blocks, columns = [], inputs
     for size in sizes:
-        blocks.append(exact(in_style(normal(generator, size, columns), draw(st.sampled_from(STYLES)), generator), relative))
+        blocks.append(
+            exact(in_style(normal(generator, size, columns), draw(st.sampled_from(STYLES)), generator), relative)
+        )
         columns += size
     rows = exact(in_style(normal(generator, outputs, columns), draw(st.sampled_from(STYLES)), generator), relative)
     return inputs, blocks, rows, generator

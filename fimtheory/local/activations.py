@@ -80,7 +80,9 @@ def _between(low: float, high: float, slope: float = 1.0) -> Callable[[Tensor], 
 _DERIVATIVES: dict[type[Layer], Callable[[Any], _Derivative]] = {
     layers.ReLU: lambda f: _Derivative(_step(0.0), (_at(0.0),)),
     layers.ReLU6: lambda f: _Derivative(_between(0.0, 6.0), (_at(0.0), _at(6.0))),
-    layers.LeakyReLU: lambda f: _Derivative(lambda x: torch.where(x > 0, 1.0, float(f.negative_slope)), (_at(0.0),)),
+    layers.LeakyReLU: lambda f: _Derivative(
+        lambda x: torch.full_like(x, float(f.negative_slope)).where(x <= 0, 1.0), (_at(0.0),)
+    ),
     layers.ELU: lambda f: _Derivative(
         lambda x: torch.where(x > 0, 1.0, float(f.alpha) * torch.exp(x.clamp_max(0.0))), (_at(0.0),)
     ),

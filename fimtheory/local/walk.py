@@ -164,7 +164,7 @@ class Walk:
                 low, high = self.ranges[name]  # the centre lies in the middle
                 extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
             self.reach = torch.cat([self.reach, extent])
-            self.system = self.system.extended(received)
+            self.system = self.system.extended(received, middle.abs().max() / radius.flatten()[open_])
         added = torch.zeros((len(open_), radius.numel()), dtype=torch.float64)
         added[torch.arange(len(open_)), open_] = power_of_two(unit)
         scaled = form.columns * middle

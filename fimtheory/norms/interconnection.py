@@ -41,6 +41,7 @@ __all__ = ["Interconnection", "Rows", "euclidean"]
 
 _YOUNG = (2.0**-30, 2.0**-10)  # least and largest eta in (R + E)(R + E)^T <= (1 + eta) R R^T + (1 + 1/eta) E E^T
 _ROOM = 2.0**-24  # of the blocks of (*), for what the factorisation of the whole may miss
+_STEEPEST = 2.0**40  # factor of a multiplier
 _BESIDE = 2.0**20  # times its error is the least size of a row, in the choice of multipliers
 _UP = 1.0 + 2.0**-18  # more than the roundings of a norm, a root and a few products of nonnegative numbers
 
@@ -82,7 +83,8 @@ class Rows:
 class Interconnection:
     """The rows [B, M] of what unknown numbers receive, and multipliers T with which (*) is feasible.
 
-    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number.
+    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number, and ``seen`` says on how many
+    columns it may depend, with what it misses: those before its layer.
 
     >>> none = Interconnection.of_inputs(2)
     >>> one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
@@ -96,25 +98,28 @@ class Interconnection:
     inputs: int
     rows: Rows
     multipliers: Tensor
+    seen: Tensor
 
     @classmethod
     def of_inputs(cls, inputs: int) -> Interconnection:
         """Return the interconnection without unknown numbers."""
         empty = torch.zeros((0, inputs), dtype=torch.float64, device="cpu")
-        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0))
+        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0), empty.new_zeros(0).long())
 
     def __len__(self) -> int:
         return len(self.multipliers)
 
     def with_multipliers(self, multipliers: Tensor) -> Interconnection:
         """Return the same interconnection with other multipliers, which need not be feasible."""
-        return Interconnection(self.inputs, self.rows, multipliers)
+        return Interconnection(self.inputs, self.rows, multipliers, self.seen)
 
-    def extended(self, rows: Rows) -> Interconnection:
+    def extended(self, rows: Rows, known: Tensor | None = None) -> Interconnection:
         """Return the interconnection with further unknown numbers, which receive ``rows`` of (u, q) so far.
 
         The new multipliers are feasible: T must exceed the Gram matrix G of the new rows, and with diagonal D of about
-        that of G, ``G <= D |D^-1/2 G D^-1/2|``.
+        that of G, ``G <= D |D^-1/2 G D^-1/2|``.  ``known`` is what is known of the
+        slopes in units of what is not: the bound ``(c + r)^2 |p|^2`` on ``|c p + r q|^2`` needs a multiplier of
+        ``(1 + c / r) |p|^2``.
 
         Raises
         ------
@@ -133,11 +138,13 @@ class Interconnection:
         diagonal = diagonal + (_BESIDE * rows.error).square() * max(1.0, float(self.multipliers.sum()))
         scale = diagonal.rsqrt()
         largest = float(torch.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) if len(gram) > 0 else 1.0
+        factor = 2.0 if known is None else known.clamp(2.0, _STEEPEST)
         before, new = self.rows.padded(columns), rows.padded(columns)
         return Interconnection(
             self.inputs,
             Rows(torch.cat([before.values, new.values]), torch.cat([before.error, new.error])),
-            torch.cat([self.multipliers, 2.0 * max(largest, 0.1) * diagonal]),
+            torch.cat([self.multipliers, factor * max(largest, 0.1) * diagonal]),
+            torch.cat([self.seen, self.seen.new_full((len(rows.values),), self.inputs + len(self))]),
         )
 
     def gram(self, rows: Rows) -> Tensor | None:
@@ -182,8 +189,8 @@ class Interconnection:
         across = torch.cat([scale, 1.0 / root])
         stored = torch.cat([rows.values, self.rows.values]) * columns * across[:, None]
         size = torch.linalg.vector_norm(stored, dim=1) * _UP + UNDERFLOW
-        largest = columns.cummax(0).values  # an unknown number depends on those before it, and so does its error
-        largest = torch.cat([largest[-1:].expand(m), largest[self.inputs - 1 : self.inputs - 1 + n]])
+        largest = columns.cummax(0).values
+        largest = torch.cat([largest[-1:].expand(m), largest[self.seen - 1]])
         missed = torch.cat([rows.error, self.rows.error]) * across * (largest * _UP)
         missed = (missed + 4.0 * UNIT * size) * _UP + UNDERFLOW
         gram = stored @ stored.T
