@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from fimtheory.errors import DataError

@@ -130,8 +130,8 @@ class Interconnection:
         gram = self.gram(rows)
         if gram is None or not bool(torch.isfinite(gram).all()):
             raise NonFiniteError(
-                "the slopes that a ball leaves open cannot be bounded in float64; use a smaller radius, or weights of a "
-                "more even size"
+                "the slopes that a ball leaves open cannot be bounded in float64; use a smaller radius, or weights of "
+                "a more even size"
             )
         diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60
         # A row may be small beside its error; with this, the errors of any number of rows leave (*) feasible.
