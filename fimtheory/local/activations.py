@@ -2,8 +2,8 @@
 
 A derivative that is monotone between a few known points has its extremes over [low, high] at the ends or at those
 points.  Points that are not known exactly are given by brackets: an interval that meets a bracket gets the global
-extreme of the slopes, which is attained there.  Derivatives are evaluated in float64 and widened by `_ROUNDING`, far
-more than the error of torch's elementary functions.
+extreme of the slopes, which is attained there.  Derivatives are evaluated in float64 and widened by `_ROUNDING` of the
+steepest, far more than the error of torch's elementary functions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Interval = tuple[Tensor, Tensor]
 """Lower and upper ends, entry by entry."""
 
 _ROUNDING = 2.0**-36
+_TINY = 1e-280  # centres nearer to a kink are taken to lie on both sides: the quotients below would underflow
 _NOWHERE: tuple[tuple[float, float], ...] = ()
 
 
@@ -38,7 +39,11 @@ class _Derivative:
     extremes: tuple[tuple[float, float], ...] = _NOWHERE
 
 
-def _point(x: float) -> tuple[float, float]:
+def _at(x: float) -> tuple[float, float]:
+    return x, x
+
+
+def _near(x: float) -> tuple[float, float]:
     return x - 1e-9, x + 1e-9
 
 
@@ -73,33 +78,35 @@ def _between(low: float, high: float, slope: float = 1.0) -> Callable[[Tensor], 
 
 
 _DERIVATIVES: dict[type[Layer], Callable[[Any], _Derivative]] = {
-    layers.ReLU: lambda f: _Derivative(_step(0.0), (_point(0.0),)),
-    layers.ReLU6: lambda f: _Derivative(_between(0.0, 6.0), (_point(0.0), _point(6.0))),
-    layers.LeakyReLU: lambda f: _Derivative(lambda x: torch.where(x > 0, 1.0, float(f.negative_slope)), (_point(0.0),)),
+    layers.ReLU: lambda f: _Derivative(_step(0.0), (_at(0.0),)),
+    layers.ReLU6: lambda f: _Derivative(_between(0.0, 6.0), (_at(0.0), _at(6.0))),
+    layers.LeakyReLU: lambda f: _Derivative(
+        lambda x: torch.full_like(x, float(f.negative_slope)).where(x <= 0, 1.0), (_at(0.0),)
+    ),
     layers.ELU: lambda f: _Derivative(
-        lambda x: torch.where(x > 0, 1.0, float(f.alpha) * torch.exp(x.clamp_max(0.0))), (_point(0.0),)
+        lambda x: torch.where(x > 0, 1.0, float(f.alpha) * torch.exp(x.clamp_max(0.0))), (_at(0.0),)
     ),
     layers.CELU: lambda f: _Derivative(
-        lambda x: torch.where(x > 0, 1.0, torch.exp(x.clamp_max(0.0) / float(f.alpha))), (_point(0.0),)
+        lambda x: torch.where(x > 0, 1.0, torch.exp(x.clamp_max(0.0) / float(f.alpha))), (_at(0.0),)
     ),
-    layers.GELU: lambda f: _Derivative(_gelu, (_point(math.sqrt(2.0)), _point(-math.sqrt(2.0)))),
+    layers.GELU: lambda f: _Derivative(_gelu, (_near(math.sqrt(2.0)), _near(-math.sqrt(2.0)))),
     layers.SiLU: lambda f: _Derivative(_silu, ((2.39, 2.41), (-2.41, -2.39))),
-    layers.Tanh: lambda f: _Derivative(_tanh, (_point(0.0),)),
-    layers.Sigmoid: lambda f: _Derivative(_sigmoid, (_point(0.0),)),
+    layers.Tanh: lambda f: _Derivative(_tanh, (_at(0.0),)),
+    layers.Sigmoid: lambda f: _Derivative(_sigmoid, (_at(0.0),)),
     layers.Softplus: lambda f: _Derivative(lambda x: torch.sigmoid(float(f.beta) * x)),
     layers.LogSigmoid: lambda f: _Derivative(lambda x: torch.sigmoid(-x)),
     layers.Hardtanh: lambda f: _Derivative(
-        _between(float(f.minimum), float(f.maximum)), (_point(float(f.minimum)), _point(float(f.maximum)))
+        _between(float(f.minimum), float(f.maximum)), (_at(float(f.minimum)), _at(float(f.maximum)))
     ),
-    layers.Hardsigmoid: lambda f: _Derivative(_between(-3.0, 3.0, 1.0 / 6.0), (_point(-3.0), _point(3.0))),
+    layers.Hardsigmoid: lambda f: _Derivative(_between(-3.0, 3.0, 1.0 / 6.0), (_at(-3.0), _at(3.0))),
     layers.Hardswish: lambda f: _Derivative(
         lambda x: torch.where(x >= 3.0, 1.0, torch.where(x <= -3.0, 0.0, (2.0 * x + 3.0) / 6.0)),
-        (_point(-3.0), _point(3.0)),
+        (_at(-3.0), _at(3.0)),
     ),
-    layers.Softsign: lambda f: _Derivative(lambda x: (1.0 + x.abs()).square().reciprocal(), (_point(0.0),)),
-    layers.Abs: lambda f: _Derivative(torch.sign, (_point(0.0),)),
-    layers.Atan: lambda f: _Derivative(lambda x: (1.0 + x.square()).reciprocal(), (_point(0.0),)),
-    layers.Erf: lambda f: _Derivative(lambda x: torch.exp(-x.square()) * (2.0 / math.sqrt(math.pi)), (_point(0.0),)),
+    layers.Softsign: lambda f: _Derivative(lambda x: (1.0 + x.abs()).square().reciprocal(), (_at(0.0),)),
+    layers.Abs: lambda f: _Derivative(torch.sign, (_at(0.0),)),
+    layers.Atan: lambda f: _Derivative(lambda x: (1.0 + x.square()).reciprocal(), (_at(0.0),)),
+    layers.Erf: lambda f: _Derivative(lambda x: torch.exp(-x.square()) * (2.0 / math.sqrt(math.pi)), (_at(0.0),)),
 }
 """Activations with local slopes; the others keep their global ones, which hold on every interval."""
 _KINKED = (layers.ReLU, layers.LeakyReLU)
@@ -117,7 +124,8 @@ def slopes(layer: Layer, low: Tensor, high: Tensor) -> Interval | None:
     ends = slopes_of(layer)
     if ends is None:
         return None
-    least, largest = float(ends[0]) - _ROUNDING, float(ends[1]) + _ROUNDING
+    room = _ROUNDING * max(1.0, abs(float(ends[0])), abs(float(ends[1])))
+    least, largest = float(ends[0]) - room, float(ends[1]) + room
     made = _DERIVATIVES.get(type(layer))
     if made is None:
         return torch.full_like(low, least), torch.full_like(high, largest)
@@ -125,7 +133,7 @@ def slopes(layer: Layer, low: Tensor, high: Tensor) -> Interval | None:
     at_low, at_high = derivative.of(low), derivative.of(high)
     lower, upper = torch.minimum(at_low, at_high), torch.maximum(at_low, at_high)
     if not isinstance(layer, _KINKED):
-        lower, upper = lower - _ROUNDING, upper + _ROUNDING
+        lower, upper = lower - room, upper + room
     for left, right in derivative.extremes:
         meets = (low <= right) & (high >= left)
         lower = torch.where(meets, float(ends[0]) if isinstance(layer, _KINKED) else least, lower)
@@ -154,7 +162,7 @@ def secants(layer: Layer, centre: Interval, low: Tensor, high: Tensor) -> Interv
     # From z0 > 0 to z' < 0 the secant has the slope right - (right - left) |z'| / (z0 + |z'|); least z0, largest |z'|.
     to_left = right + (left - right) * (low / (low - first).clamp_max(-1e-300)).clamp(0.0, 1.0)
     to_right = left + (right - left) * (high / (high - last).clamp_min(1e-300)).clamp(0.0, 1.0)
-    above, below = crosses & (first > 0), crosses & (last < 0)
+    above, below = crosses & (first > _TINY), crosses & (last < -_TINY)
     lower, upper = ends
     room = _ROUNDING * (1.0 + abs(left))
     one = torch.minimum(torch.full_like(low, right), to_left), torch.maximum(torch.full_like(low, right), to_left)

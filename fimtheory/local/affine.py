@@ -20,7 +20,7 @@ from fimtheory.norms.rounding import gamma_n
 from fimtheory.norms.scaling import exact_float64
 from fimtheory.registry import Site, require_rule
 
-__all__ = ["AffineMap", "is_affine"]
+__all__ = ["LOST", "AffineMap", "is_affine"]
 
 _OFFSETS: dict[type[Layer], tuple[str, ...]] = {
     layers.Linear: ("bias",),
@@ -58,6 +58,8 @@ _OFFSETS: dict[type[Layer], tuple[str, ...]] = {
 """Affine layers, each with the names of the tensors that only shift its output."""
 _KEPT = ("running_var", "num_batches_tracked")  # of a batch norm: not a factor with a sign
 _UP = 1.0 + 2.0**-18
+LOST = 2.0**-1000
+"""More than what underflow takes from a sum of products, or from a column of them."""
 
 
 def is_affine(layer: Layer) -> bool:
@@ -106,11 +108,12 @@ class AffineMap:
 
     def rounding(self, *sizes: Tensor) -> Tensor:
         """How much the rounding of W x changes it, where the entries of x are at most ``sizes``."""
-        return self.bounds(*sizes) * gamma_n(self.terms + 16)
+        return self.bounds(*sizes) * gamma_n(self.terms + 16) + LOST
 
     def offset_rounding(self, x: Tensor) -> Tensor:
         """How much the rounding of a sum with b changes it, for an input like x."""
-        total = torch.tensor(sum(float(self.tensors[n].abs().max()) for n in self.offsets if n in self.tensors))
+        largest = sum(float(self.tensors[n].abs().max()) for n in self.offsets if n in self.tensors)
+        total = torch.tensor(largest, dtype=torch.float64)
         if "running_mean" in self.tensors:
             mean = self.tensors["running_mean"].abs().reshape(-1, *[1] * (x.dim() - 1)).expand_as(x)
             total = total + self.bounds(mean[None])[0]

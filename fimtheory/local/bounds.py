@@ -15,7 +15,7 @@ from torch import Tensor
 from fimtheory import norms
 from fimtheory.claims import Status
 from fimtheory.decimals import significant
-from fimtheory.errors import NonFiniteError, ShapeError
+from fimtheory.errors import DataError, NonFiniteError, ShapeError
 from fimtheory.fisher import require_tensor
 from fimtheory.instantiation import GraphModule
 from fimtheory.local.affine import AffineMap, is_affine
@@ -103,6 +103,8 @@ def local_bound(
 
     Raises
     ------
+    GraphError
+        The graph does not end in two logits or more.
     MissingRuleError
         A layer has no local form; the message names it.
     DataError, ShapeError, NonFiniteError
@@ -122,10 +124,14 @@ def local_bound(
     (<LocalBounds: lam <= ... within 0.01 (l2) of 1 inputs (certified)>, True)
     """
     require_tensor(x)
+    Ball(torch.zeros(()), radius, norm)  # refuses what is none, for no inputs as well
     graph = module.graph
+    graph.require_classifier()
     expected = tuple(int(n) for n in graph.shapes[graph.input])
     if tuple(x.shape[1:]) != expected:
         raise ShapeError(f"inputs of shape {tuple(x.shape)}; expected a batch (n, {', '.join(map(str, expected))})")
+    if not x.is_floating_point():
+        raise DataError(f"inputs of {x.dtype}; expected floating point")
     if not bool(torch.isfinite(x).all()):
         raise NonFiniteError("an input is NaN or infinite; local bounds need finite inputs")
     maps = _maps(module)
@@ -174,12 +180,12 @@ def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) ->
     candidates = []
     for each in (system, second.system):
         gram = each.gram(rows)
-        if gram is not None:
+        if gram is not None and bool(torch.isfinite(gram).all()):
             candidates += [
                 (_largest(gram, shares, float(largest.sum()), top), "probabilities"),
                 (_diameter(gram), "diameter"),
             ]
-    value, by = min(candidates)
+    value, by = min(candidates, default=(math.inf, ""))
     if not math.isfinite(value):
         raise NonFiniteError("a local bound is beyond float64; use a smaller radius")
     return value, by, len(second.system)

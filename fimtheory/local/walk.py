@@ -27,11 +27,12 @@ from fimtheory.errors import MissingRuleError
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Layer
 from fimtheory.local.activations import Interval, secants, slopes
-from fimtheory.local.affine import AffineMap
+from fimtheory.local.affine import LOST, AffineMap
 from fimtheory.local.balls import Ball
 from fimtheory.norms import interconnection_multipliers as multipliers
-from fimtheory.norms.interconnection import Interconnection, Rows
+from fimtheory.norms.interconnection import Interconnection, Rows, euclidean
 from fimtheory.norms.rounding import UNIT, gamma_n
+from fimtheory.norms.scaling import power_of_two
 from fimtheory.registry import Site, require_rule
 from fimtheory.sizes import windows
 from fimtheory.slopes import slopes_of
@@ -40,6 +41,8 @@ __all__ = ["Form", "Walk", "increments", "jacobian"]
 
 _UP = 1.0 + 2.0**-18
 _RELU = layers.ReLU()
+_FAR = 900  # largest exponent of a unit, either way
+_VISIBLE = 2.0**30  # an error is at most the inverse of this, in units of what an unknown number receives
 
 
 @final
@@ -133,7 +136,7 @@ class Walk:
         spread = affine.bounds(*(form.spread[None] for form in inputs))[0]
         spread = spread + affine.rounding(*magnitudes)[0] + affine.offset_rounding(inputs[0].centre)
         columns = affine.columns(*(form.columns for form in inputs))
-        sizes = [torch.linalg.vector_norm(form.columns, dim=0)[None] * _UP for form in inputs]
+        sizes = [euclidean(form.columns, 0)[None] for form in inputs]
         error = affine.bounds(*(form.error[None] for form in inputs))[0] + affine.rounding(*sizes)[0]
         return Form(centre, spread * _UP, columns, error * _UP)
 
@@ -147,9 +150,13 @@ class Walk:
         open_ = (radius.flatten() > 0).nonzero().flatten()
         rows = form.rows()
         factor = radius.flatten()[open_]
-        size = torch.linalg.vector_norm(rows.values[open_], dim=1) * _UP
+        size = euclidean(rows.values[open_], 1)
+        # In units of about what it receives, an unknown number and its multiplier are of the size of one.
+        unit = torch.frexp(torch.maximum(size, rows.error[open_] * _VISIBLE) * factor).exponent.long()
+        unit = unit.clamp(-_FAR, _FAR)
+        factor = factor * power_of_two(-unit)
         received = Rows(
-            rows.values[open_] * factor[:, None], (rows.error[open_] * factor + 2.0 * UNIT * size * factor) * _UP
+            rows.values[open_] * factor[:, None], (rows.error[open_] * factor + 2.0 * UNIT * size * factor + LOST) * _UP
         )
         if len(open_) > 0:
             extent = self._extent(received)
@@ -157,11 +164,11 @@ class Walk:
                 low, high = self.ranges[name]  # the centre lies in the middle
                 extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
             self.reach = torch.cat([self.reach, extent])
-            self.system = self.system.extended(received)
+            self.system = self.system.extended(received, middle.abs().max() / radius.flatten()[open_])
         added = torch.zeros((len(open_), radius.numel()), dtype=torch.float64)
-        added[torch.arange(len(open_)), open_] = 1.0
+        added[torch.arange(len(open_)), open_] = power_of_two(unit)
         scaled = form.columns * middle
-        error = (form.error * middle.abs() + 2.0 * UNIT * torch.linalg.vector_norm(scaled, dim=0)) * _UP
+        error = (form.error * middle.abs() + 2.0 * UNIT * euclidean(scaled, 0) + LOST) * _UP
         centre, spread = self._applied(layer, form)
         return Form(centre, spread, torch.cat([scaled, added.reshape(-1, *radius.shape)]), error)
 
@@ -172,7 +179,7 @@ class Walk:
         ends = slopes_of(layer)
         assert ends is not None, "an activation has slopes"
         steepest = max(abs(float(end)) for end in ends)
-        spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs())
+        spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs()) + LOST
         return centre, spread
 
     def _extent(self, rows: Rows) -> Tensor:
@@ -256,7 +263,7 @@ class Walk:
 
 def _sum(first: Form, second: Form, sign: float) -> Form:
     """Sum, or difference, of two forms with columns for the same unknown numbers."""
-    sizes = torch.linalg.vector_norm(first.columns.abs() + second.columns.abs(), dim=0)
+    sizes = euclidean(first.columns.abs() + second.columns.abs(), 0)
     return Form(
         first.centre + sign * second.centre,
         (first.spread + second.spread + UNIT * (first.centre.abs() + second.centre.abs())) * _UP,

@@ -33,14 +33,30 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fimtheory.errors import NonFiniteError
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
 from fimtheory.norms.scaling import power_of_two
 
-__all__ = ["Interconnection", "Rows"]
+__all__ = ["Interconnection", "Rows", "euclidean"]
 
 _YOUNG = (2.0**-30, 2.0**-10)  # least and largest eta in (R + E)(R + E)^T <= (1 + eta) R R^T + (1 + 1/eta) E E^T
 _ROOM = 2.0**-24  # of the blocks of (*), for what the factorisation of the whole may miss
+_STEEPEST = 2.0**40  # factor of a multiplier
+_BESIDE = 2.0**20  # times its error is the least size of a row, in the choice of multipliers
 _UP = 1.0 + 2.0**-18  # more than the roundings of a norm, a root and a few products of nonnegative numbers
+
+
+def euclidean(values: Tensor, dim: int) -> Tensor:
+    """Upper bounds on Euclidean norms along a dimension, of numbers whose squares may over- or underflow.
+
+    >>> norm = euclidean(torch.tensor([[3e-200, 4e-200]], dtype=torch.float64), 1).item()
+    >>> 5e-200 <= norm <= 5.0001e-200
+    True
+    """
+    largest = values.abs().amax(dim, keepdim=True)
+    exponent = torch.frexp(largest).exponent.long().clamp(-1000, 1000)
+    scaled = torch.linalg.vector_norm(values * power_of_two(-exponent), dim=dim) * _UP
+    return scaled * power_of_two(exponent).squeeze(dim)
 
 
 @final
@@ -54,7 +70,7 @@ class Rows:
     @property
     def norms(self) -> Tensor:
         """Upper bounds on the norms of the stored rows."""
-        return torch.linalg.vector_norm(self.values, dim=1) * _UP + UNDERFLOW
+        return euclidean(self.values, 1) + UNDERFLOW
 
     def padded(self, columns: int) -> Rows:
         """Return the rows with zeros for unknown numbers that they do not depend on."""
@@ -67,7 +83,8 @@ class Rows:
 class Interconnection:
     """The rows [B, M] of what unknown numbers receive, and multipliers T with which (*) is feasible.
 
-    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number.
+    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number, and ``seen`` says on how many
+    columns it may depend, with what it misses: those before its layer.
 
     >>> none = Interconnection.of_inputs(2)
     >>> one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
@@ -81,37 +98,53 @@ class Interconnection:
     inputs: int
     rows: Rows
     multipliers: Tensor
+    seen: Tensor
 
     @classmethod
     def of_inputs(cls, inputs: int) -> Interconnection:
         """Return the interconnection without unknown numbers."""
         empty = torch.zeros((0, inputs), dtype=torch.float64, device="cpu")
-        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0))
+        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0), empty.new_zeros(0).long())
 
     def __len__(self) -> int:
         return len(self.multipliers)
 
     def with_multipliers(self, multipliers: Tensor) -> Interconnection:
         """Return the same interconnection with other multipliers, which need not be feasible."""
-        return Interconnection(self.inputs, self.rows, multipliers)
+        return Interconnection(self.inputs, self.rows, multipliers, self.seen)
 
-    def extended(self, rows: Rows) -> Interconnection:
+    def extended(self, rows: Rows, known: Tensor | None = None) -> Interconnection:
         """Return the interconnection with further unknown numbers, which receive ``rows`` of (u, q) so far.
 
         The new multipliers are feasible: T must exceed the Gram matrix G of the new rows, and with diagonal D of about
-        that of G, ``G <= D |D^-1/2 G D^-1/2|``.
+        that of G, ``G <= D |D^-1/2 G D^-1/2|``.  ``known`` is what is known of the
+        slopes in units of what is not: the bound ``(c + r)^2 |p|^2`` on ``|c p + r q|^2`` needs a multiplier of
+        ``(1 + c / r) |p|^2``.
+
+        Raises
+        ------
+        NonFiniteError
+            The numbers are too large, or too uneven, for a certificate in float64.
         """
         columns = self.inputs + len(self) + len(rows.values)
         gram = self.gram(rows)
-        assert gram is not None, "the multipliers of an interconnection are feasible"
+        if gram is None or not bool(torch.isfinite(gram).all()):
+            raise NonFiniteError(
+                "the slopes that a ball leaves open cannot be bounded in float64; use a smaller radius, or weights of "
+                "a more even size"
+            )
         diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60
+        # A row may be small beside its error; with this, the errors of any number of rows leave (*) feasible.
+        diagonal = diagonal + (_BESIDE * rows.error).square() * max(1.0, float(self.multipliers.sum()))
         scale = diagonal.rsqrt()
         largest = float(torch.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) if len(gram) > 0 else 1.0
+        factor = 2.0 if known is None else known.clamp(2.0, _STEEPEST)
         before, new = self.rows.padded(columns), rows.padded(columns)
         return Interconnection(
             self.inputs,
             Rows(torch.cat([before.values, new.values]), torch.cat([before.error, new.error])),
-            torch.cat([self.multipliers, 2.0 * max(largest, 0.1) * diagonal]),
+            torch.cat([self.multipliers, factor * max(largest, 0.1) * diagonal]),
+            torch.cat([self.seen, self.seen.new_full((len(rows.values),), self.inputs + len(self))]),
         )
 
     def gram(self, rows: Rows) -> Tensor | None:
@@ -130,7 +163,9 @@ class Interconnection:
         """
         n, m = len(self), len(rows.values)
         rows = rows.padded(self.inputs + n)
-        unit = torch.frexp(rows.norms + rows.error).exponent.long()
+        received = rows.values[:, self.inputs :] * self.multipliers.sqrt()
+        size = euclidean(torch.cat([rows.values[:, : self.inputs], received], 1), 1) + rows.error + UNDERFLOW
+        unit = torch.frexp(size).exponent.long()
         scale = power_of_two(-unit)  # of z, so that its diagonal is about one or less
         for _ in range(3):
             y = self._scaled_gram(rows, scale)
@@ -147,12 +182,16 @@ class Interconnection:
         """Y for the rows times ``scale``; certified only if its diagonal is at most 4."""
         n, m = len(self), len(rows.values)
         order = m + n
+        if order == 0:
+            return rows.values.new_zeros((0, 0))
         root = self.multipliers.sqrt()
         columns = torch.cat([torch.ones(self.inputs, dtype=torch.float64), root])
         across = torch.cat([scale, 1.0 / root])
         stored = torch.cat([rows.values, self.rows.values]) * columns * across[:, None]
         size = torch.linalg.vector_norm(stored, dim=1) * _UP + UNDERFLOW
-        missed = torch.cat([rows.error, self.rows.error]) * across * (max(1.0, float(columns.max())) * _UP)
+        largest = columns.cummax(0).values
+        largest = torch.cat([largest[-1:].expand(m), largest[self.seen - 1]])
+        missed = torch.cat([rows.error, self.rows.error]) * across * (largest * _UP)
         missed = (missed + 4.0 * UNIT * size) * _UP + UNDERFLOW
         gram = stored @ stored.T
         gram = 0.5 * (gram + gram.T)
@@ -171,6 +210,8 @@ class Interconnection:
         y = (1.0 + eta) * gram[:m, :m] + half.T @ half
         y = 0.5 * (y + y.T)
         y.diagonal().add_(slack[:m]).mul_(1.0 + _ROOM).add_(_ROOM * 2.0**-6)
+        if m > 0 and float(y.diagonal().max()) > 4.0:
+            return y
         whole = torch.empty((order, order), dtype=torch.float64, device="cpu")
         whole[:m, :m] = y - (1.0 + eta) * gram[:m, :m]
         whole[:m, :m].diagonal().sub_(slack[:m])
@@ -184,5 +225,5 @@ class Interconnection:
         shift = 1.01 * gamma_n(8 * (order + 1)) * trace + formed + UNDERFLOW
         if not shift <= _ROOM:
             return None
-        y.diagonal().add_(shift * _UP)
+        y.diagonal().add_(shift * _UP).mul_(1.0 + 4.0 * UNIT)
         return y

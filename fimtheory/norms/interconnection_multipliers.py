@@ -69,7 +69,7 @@ def for_norm(system: Interconnection, rows: Rows, directions: Tensor) -> Interco
         chosen_directions = (directions @ vectors[:, seen]) * values[seen].sqrt()
         t = _newton(problem, t, chosen_directions, _total, _STEPS)
         state = problem.at(t, directions)
-        if state is None:
+        if state is None or not bool(torch.isfinite(state.forms).all()):
             break
         values, vectors = torch.linalg.eigh(0.5 * (state.forms + state.forms.T))
         largest = float(values[-1])
