@@ -44,9 +44,7 @@ class Wiring:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(
-        cls, given: Sequence[Layer], reads: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]
-    ) -> Wiring:
+    def of(cls, given: Sequence[Layer], reads: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]]) -> Wiring:
         """Return the wiring, with the mean over an image as the pool that it is."""
         made, sizes = list(given), list(shapes)
         for k, layer in enumerate(made, start=1):

@@ -171,18 +171,16 @@ def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) ->
     second = Walk.at(module.graph, maps, ball)
     rows = jacobian(second, first.ranges).rows()
     top = int(logits.centre.argmax())
-    shares = largest.clone()
-    shares[top] = 0.0
-    differences = torch.eye(len(shares), dtype=torch.float64)
+    differences = torch.eye(len(largest), dtype=torch.float64)
     differences[:, top] -= 1.0
-    root = _contraction(shares / float(largest.sum())) * shares.sqrt() @ differences  # its square is the form in h
+    root = _contraction(largest, top) * largest.sqrt() @ differences  # its square is the form in h
     system = multipliers.for_norm(second.system, rows, root.T)
     candidates = []
     for each in (system, second.system):
         gram = each.gram(rows)
         if gram is not None and bool(torch.isfinite(gram).all()):
             candidates += [
-                (_largest(gram, shares, float(largest.sum()), top), "probabilities"),
+                (_largest(gram, largest, top), "probabilities"),
                 (_diameter(gram), "diameter"),
             ]
     value, by = min(candidates, default=(math.inf, ""))
@@ -214,29 +212,33 @@ def _differences(rows: Rows, top: int) -> Rows:
     return Rows(rows.values - rows.values[top], rows.error + rows.error[top])
 
 
-def _contraction(shares: Tensor) -> Tensor:
-    """R = sqrt(I - b b^T), b the roots of ``shares``, whose sum is at most 1."""
-    b = shares.sqrt()
-    length = float(b.square().sum())
-    factor = (1.0 - math.sqrt(max(0.0, 1.0 - length))) / length if length > 0 else 0.0
-    return torch.eye(len(b), dtype=torch.float64) - factor * torch.outer(b, b)
+def _contraction(largest: Tensor, top: int) -> Tensor:
+    """R = sqrt(I - b b^T), b the roots of the shares of ``largest``, but 0 for ``top``, whose share is 1 - |b|^2.
+
+    R = I - b b^T / (1 + sqrt(1 - |b|^2)), and nothing cancels.
+    """
+    b = (largest / largest.sum()).sqrt()
+    rest = float(b[top])
+    b[top] = 0.0
+    return torch.eye(len(b), dtype=torch.float64) - torch.outer(b, b) / (1.0 + rest)
 
 
-def _largest(gram: Tensor, shares: Tensor, total: float, top: int) -> float:
+def _largest(gram: Tensor, largest: Tensor, top: int) -> float:
     """Largest eigenvalue of the form in h, rounded up.
 
     With Delta the differences to row ``top``, W = diag(sqrt h) Delta Y Delta^T diag(sqrt h) and b the roots of
-    h / total the form is R W R, R = sqrt(I - b b^T) a contraction.  W errs by at most ``gamma sqrt(h_i h_j) e_ij``
+    the shares of h the form is R W R, R = sqrt(I - b b^T).  W errs by at most ``gamma sqrt(h_i h_j) e_ij``
     with e the sizes of the differences; R by less than 2^-40, so that the root of the eigenvalue errs by less than
     2^-40 of the root of W's trace.
     """
     size = gram.diagonal().clamp_min(0.0).sqrt()
-    root = shares.sqrt()
+    root = largest.sqrt()
+    root[top] = 0.0  # as its difference is
     differences = gram - gram[top][None, :] - gram[:, top][:, None] + gram[top, top]
     weighted = root[:, None] * differences * root
     rough = (root[:, None] * root) * (size[:, None] + size[top]) * (size[None, :] + size[top])
     missed = float(torch.linalg.matrix_norm(rough)) * 2.0**-48 + UNDERFLOW
-    contraction = _contraction(shares / total)
+    contraction = _contraction(largest, top)
     product = contraction @ weighted @ contraction
     product = 0.5 * (product + product.T)
     error = gamma_n(4 * len(gram) + 64) * float(
