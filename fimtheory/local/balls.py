@@ -40,6 +40,7 @@ class Ball:
     def extent(self, rows: Tensor) -> Tensor:
         """Largest ``row . u`` over the ball for each row, but for rounding.
 
+        >>> import torch
         >>> rows = torch.tensor([[3.0, 4.0]])
         >>> [Ball(torch.zeros(2), 1.0, norm).extent(rows.double()).item() for norm in NORMS]
         [5.0..., 7.0]
