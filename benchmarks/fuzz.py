@@ -1,4 +1,4 @@
-"""Random small networks with adversarial weights against the bounds derived for them: is any bound too small?
+"""Compare the bounds of random small networks with adversarial weights with what an ascent finds.
 
 For every network the certified bound is compared with lam at a few inputs, and with the largest
 ``max_ij ||(e_i - e_j)^T J||^2 / 4`` that an ascent finds when every slope of an activation is a free number between its

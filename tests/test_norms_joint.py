@@ -345,3 +345,24 @@ def test_a_linear_layer_along_the_columns_of_an_image_is_not_one_of_channels():
     model = ft.instantiate(graph, 0)
     best = Jacobian(graph, model.state_dict()).ascended(0) ** 2 / 4
     assert ft.evaluate(ft.derive(graph), model).value >= best
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_stride_as_long_as_the_image_leaves_one_vector(monkeypatch, pooled):
+    monkeypatch.setattr(joint_stacks, "_MOST_ENTRIES", 20)
+    after = layers.AvgPool2d((4, 4), (4, 4)) if pooled else linear_conv(2, 3, 4, 4)
+    graph = ft.LayerGraph([
+        ft.Node("x", layers.Input((3, 4, 4))),
+        ft.Node("a", linear_conv(3, 2, 1), ("x",)),
+        ft.Node("gelu", layers.GELU(), ("a",)),
+        ft.Node("b", after, ("gelu",)),
+        ft.Node("relu", layers.ReLU(), ("b",)),
+        ft.Node("flat", layers.Flatten(), ("relu",)),
+        ft.Node("head", layers.Linear(2 if pooled else 3, 3), ("flat",)),
+    ])  # fmt: skip
+    model = ft.instantiate(graph, 0)
+    found = ft.evaluate(ft.derive(graph), model)
+    (row,) = (row for row in found.rows if row.rule == "recursion")
+    assert "torus 4x4" in row.method
+    best = max(Jacobian(graph, model.state_dict()).ascended(seed) for seed in range(4)) ** 2 / 4
+    assert best <= found.value <= 2.0 * best
