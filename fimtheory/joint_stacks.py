@@ -3,7 +3,8 @@
 The nodes after an entry are gone through one by one.  What is still to be read is the state: on a torus of frequencies
 (see ``norms.torus``), and, from where it has few enough entries, as one vector.  On the torus
 
-- a strided map must read all that is live, for one torus holds one resolution;
+- a strided map must read all that is live, and all maps that do so then have one stride, for one torus holds one
+  resolution;
 - a padded map must read zeros around the image, so an activation (whose slopes are widened to hold 0) or a max pool
   must come after the last map that was not pointwise;
 - the sides are multiples of all strides together, and leave room at every level for what the padding reads.
@@ -162,7 +163,9 @@ def _fits(layer: Any, k: int, wiring: Wiring) -> bool:
         return len(before) == 3 and all(n % m == 0 for n, m in zip(before[1:], here[1:], strict=True))
     if isinstance(layer, layers.Flatten):
         return len(here) == 1
-    if isinstance(layer, (layers.Linear, layers.BatchNorm1d)):
+    if isinstance(layer, layers.Linear):
+        return len(here) == 1 and before == (layer.in_features, *(1,) * (len(before) - 1))
+    if isinstance(layer, layers.BatchNorm1d):
         return all(size == 1 for size in before[1:])
     if isinstance(layer, layers.Add):
         return all(wiring.shapes[source] == here for source in wiring.reads[k - 1])
@@ -288,6 +291,8 @@ def _sides(wiring: Wiring, actions: Sequence[Action]) -> tuple[int, int] | None:
                 if any(around) and not reads_clean and not isinstance(layer, layers.MaxPool2d):
                     return None
                 needs.append([unit * (n + more) for unit, n, more in zip(here, image, around, strict=True)])
+        if len({level[n] for n in (*(each.target for each in action.maps), *action.kept)}) > 1:
+            return None
     steps = [math.lcm(*(unit[i] for unit in level.values())) for i in range(2)]
     first, second = (-(-max(need[i] for need in needs) // steps[i]) * steps[i] for i in range(2))
     return first, second

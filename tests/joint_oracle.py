@@ -87,6 +87,8 @@ class Jacobian:
                 )  # fmt: skip
             elif isinstance(layer, layers.AdaptiveAvgPool2d):
                 values[name] = functional.adaptive_avg_pool2d(read[0], layer.output)
+            elif isinstance(layer, layers.Mean):
+                values[name] = read[0].mean([dim + 1 for dim in layer.dims], layer.keepdim)
             elif isinstance(layer, layers.MaxPool2d):
                 windows = self._windows(layer, read[0])
                 values[name] = (windows * factors[name]).sum(2).reshape(-1, *graph.shapes[name])

@@ -282,3 +282,87 @@ def test_a_forgotten_remainder_of_a_maximum_is_noticed(monkeypatch):
     right = proved_module.remainder
     monkeypatch.setattr(proved_module, "remainder", lambda step, slack: (right(step, slack)[0], 0.0 * slack[0]))
     assert violated(graph, 6)
+
+
+def linear_conv(inputs, outputs, kernel, stride=1, padding=0):
+    return layers.Conv2d(inputs, outputs, (kernel, kernel), (stride, stride), (padding, padding), bias=False)
+
+
+def test_strided_maps_of_one_node_with_other_strides_are_not_one_step(monkeypatch):
+    """Both convolutions read position 8 where the other network's would read 8 and 4: the rows add up there."""
+    monkeypatch.setattr(joint_stacks, "_MOST_ENTRIES", 250)
+    side = 20
+    graph = ft.LayerGraph([
+        ft.Node("x", layers.Input((1, side, side))),
+        ft.Node("a", linear_conv(1, 1, 1, 2), ("x",)),
+        ft.Node("b", linear_conv(1, 1, 1, 3, 4), ("x",)),
+        ft.Node("sum", layers.Add(), ("a", "b")),
+        ft.Node("relu", layers.ReLU(), ("sum",)),
+        ft.Node("flat", layers.Flatten(), ("relu",)),
+        ft.Node("head", layers.Linear(100, 2), ("flat",)),
+    ])  # fmt: skip
+    weights = ft.instantiate(graph, 0).state_dict()
+    weights["a.weight"], weights["b.weight"] = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    weights["head.weight"] = torch.zeros(2, 100)
+    weights["head.weight"][0, 44] = 1.0
+    found = ft.evaluate(ft.derive(graph), ft.instantiate(graph, weights=weights))
+    assert found.value >= Jacobian(graph, weights).ascended(0) ** 2 / 4 == 1.0
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_live_images_of_several_sizes_become_one_vector(monkeypatch, kernel, turned):
+    monkeypatch.setattr(joint_stacks, "_MOST_ENTRIES", 80)
+    branches = [ft.Node("a", linear_conv(2, 1, kernel), ("x",)), ft.Node("b", linear_conv(2, 1, 1), ("x",))]
+    graph = ft.LayerGraph([
+        ft.Node("x", layers.Input((2, 6, 7))),
+        *(reversed(branches) if turned else branches),
+        ft.Node("ra", layers.ReLU(), ("a",)),
+        ft.Node("rb", layers.ReLU(), ("b",)),
+        ft.Node("fa", layers.Flatten(), ("ra",)),
+        ft.Node("fb", layers.Flatten(), ("rb",)),
+        ft.Node("both", layers.Concat(0), ("fa", "fb")),
+        ft.Node("head", layers.Linear((7 - kernel) * (8 - kernel) + 42, 3), ("both",)),
+    ])  # fmt: skip
+    model = ft.instantiate(graph, 0)
+    found = ft.evaluate(ft.derive(graph), model)
+    (row,) = (row for row in found.rows if row.rule == "recursion")
+    assert "torus" in row.method
+    best = max(Jacobian(graph, model.state_dict()).ascended(seed) for seed in range(4)) ** 2 / 4
+    assert best <= found.value <= 2.0 * best
+
+
+def test_a_linear_layer_along_the_columns_of_an_image_is_not_one_of_channels():
+    graph = ft.LayerGraph([
+        ft.Node("x", layers.Input((3, 5, 5))),
+        ft.Node("a", linear_conv(3, 2, 3), ("x",)),
+        ft.Node("relu", layers.ReLU(), ("a",)),
+        ft.Node("pool", layers.AdaptiveAvgPool2d((1, 1)), ("relu",)),
+        ft.Node("columns", layers.Linear(1, 4), ("pool",)),
+        ft.Node("flat", layers.Flatten(), ("columns",)),
+        ft.Node("head", layers.Linear(8, 3), ("flat",)),
+    ])  # fmt: skip
+    model = ft.instantiate(graph, 0)
+    best = Jacobian(graph, model.state_dict()).ascended(0) ** 2 / 4
+    assert ft.evaluate(ft.derive(graph), model).value >= best
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_stride_as_long_as_the_image_leaves_one_vector(monkeypatch, pooled):
+    monkeypatch.setattr(joint_stacks, "_MOST_ENTRIES", 20)
+    after = layers.AvgPool2d((4, 4), (4, 4)) if pooled else linear_conv(2, 3, 4, 4)
+    graph = ft.LayerGraph([
+        ft.Node("x", layers.Input((3, 4, 4))),
+        ft.Node("a", linear_conv(3, 2, 1), ("x",)),
+        ft.Node("gelu", layers.GELU(), ("a",)),
+        ft.Node("b", after, ("gelu",)),
+        ft.Node("relu", layers.ReLU(), ("b",)),
+        ft.Node("flat", layers.Flatten(), ("relu",)),
+        ft.Node("head", layers.Linear(2 if pooled else 3, 3), ("flat",)),
+    ])  # fmt: skip
+    model = ft.instantiate(graph, 0)
+    found = ft.evaluate(ft.derive(graph), model)
+    (row,) = (row for row in found.rows if row.rule == "recursion")
+    assert "torus 4x4" in row.method
+    best = max(Jacobian(graph, model.state_dict()).ascended(seed) for seed in range(4)) ** 2 / 4
+    assert best <= found.value <= 2.0 * best

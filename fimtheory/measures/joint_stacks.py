@@ -112,11 +112,20 @@ class _Compiler:
         raise AssertionError(f"node {node} is not live")
 
     def _unroll(self) -> None:
-        """Every position of every channel becomes a coordinate."""
-        height, width = self._shape(self._state[0])[1:]
-        offsets = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
+        """Every position of every channel becomes a coordinate; images smaller than others keep their own positions."""
+        images = [self._shape(node) for node in self._state]
+        sides = [max(image[i] for image in images) for i in (1, 2)]
+        offsets = torch.cartesian_prod(*map(torch.arange, sides)).reshape(-1, 2)
         self._steps.append(joint.Readout(torch.eye(len(offsets), dtype=torch.float64), offsets))
         self._flat = True
+        if len({image[1:] for image in images}) > 1:
+            own, start = list[Tensor](), 0
+            for channels, height, width in images:
+                places = torch.arange(start, start + channels * len(offsets)).reshape(channels, *sides)
+                own.append(places[:, :height, :width].flatten())
+                start += channels * len(offsets)
+            taps, nowhere, _ = _identity(len(own[0]))
+            self._steps.append(joint.Linear(taps, nowhere, own[0], torch.cat([torch.arange(0), *own[1:]])))
 
     def _add(self, action: Action) -> None:
         first = action.maps[0]

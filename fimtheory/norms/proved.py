@@ -2,7 +2,8 @@ r"""Certified bounds on the Jacobian of a program: P(w) with M M^* <= P for ever
 
 Let the map with symbol P bound M M^* before a step; P(w) is the float64 matrix as stored, and P >= M M^* >= 0.
 
-Linear.  M becomes W M, so W P W^* bounds it; a stride takes the mean over aliases (`torus`).
+Linear.  M becomes W M, so W P W^* bounds it; a stride takes the mean over aliases (`torus`).  Where one position is
+left, M is real, and the real part of P bounds M M^T as well.
 Activation.  M becomes D M with |D - C| <= R, and (D M)(D M)^* <= D P D <= C H C + R K R by (*) of `majorant` for
 p = C v and e = (D - C) v, because K is diagonal and constant over positions: e^* K e <= v^* R K R v.
 Maximum.  M becomes S M, where S^* v has in each window v s, and S P S^* <= T H T^* + rho by (*) for p = T^* v, t v on
@@ -130,7 +131,7 @@ def _through(p: Tensor, torus: Torus, step: Linear) -> tuple[Tensor, Torus]:
     made /= share
     means = (squares / share * (1.0 + 2.0**-19)).sqrt()
     _raise(made, means, _gain(len(step.sources), step.error) + gamma_n(share + 4))
-    return made, coarse
+    return made.real.contiguous() if coarse.is_point else made, coarse
 
 
 def _read(p: Tensor, torus: Torus, step: Readout) -> tuple[Tensor, Torus]:

@@ -207,7 +207,8 @@ def _through(p: Tensor, multiplied: _Multiplied) -> Tensor:
         total = square if total is None else total + square
     assert total is not None
     total = total / len(multiplied.aliases)
-    return 0.5 * (total + total.mH)
+    total = 0.5 * (total + total.mH)
+    return total.real if len(total) == 1 and total.is_complex() else total  # one position is left
 
 
 def _after(p: Tensor, step: Activation | Maximum, shape: Tensor, excess: Tensor) -> Tensor | None:
