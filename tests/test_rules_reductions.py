@@ -124,3 +124,13 @@ def test_reductions_of_symbolic_sizes():
     n, c = size_symbol("n"), size_symbol("c")
     assert site_of(layers.Mean((1,)), (c, n)).output == (c,)
     assert claim_of(Quantity.GAIN, layers.Mean((1,)), (c, n)).expression == 1 / sympy.sqrt(n)
+
+
+def test_log_sum_exp_has_its_derivative_where_its_value_rounds_log_n_away():
+    layer = layers.LogSumExp((0,))
+    module = module_of(layer, shape=(2, 3))
+    x = torch.full((1, 2, 3), 1e40, dtype=torch.float64, requires_grad=True)
+    value = module(x)
+    assert value.tolist() == torch.logsumexp(x, 1).tolist()
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    assert slope.unique().tolist() == [0.5]

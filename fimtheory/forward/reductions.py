@@ -14,6 +14,14 @@ from fimtheory.forward.base import Forward, in_torch
 from fimtheory.registry import Site, rule
 
 
+def _log_sum_exp(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """``torch.logsumexp``, whose derivative is exp(x - result) there: wrong once the result rounds log n away."""
+    largest = x.detach().amax(dims, keepdim=True)
+    largest = torch.where(largest.isfinite(), largest, 0)
+    result = (x - largest).exp().sum(dims, keepdim=True).log() + largest
+    return result if keepdim else result.squeeze(dims)
+
+
 def _reducing(reduce: Callable[..., Tensor]) -> Callable[[Site], Forward]:
     """Return the rule of a layer that reduces ``dims``; dimension 0 is the batch."""
 
@@ -24,13 +32,13 @@ def _reducing(reduce: Callable[..., Tensor]) -> Callable[[Site], Forward]:
     return forward_rule
 
 
-for _kind, _reduce in (
-    (layers.Mean, torch.mean),
-    (layers.Sum, torch.sum),
-    (layers.Amax, torch.amax),
-    (layers.LogSumExp, torch.logsumexp),
+for _kind, _reduce, _name in (
+    (layers.Mean, torch.mean, "mean"),
+    (layers.Sum, torch.sum, "sum"),
+    (layers.Amax, torch.amax, "amax"),
+    (layers.LogSumExp, _log_sum_exp, "logsumexp"),
 ):
-    rule(_kind, quantity=Quantity.FORWARD, reference=in_torch(_reduce.__name__))(_reducing(_reduce))
+    rule(_kind, quantity=Quantity.FORWARD, reference=in_torch(_name))(_reducing(_reduce))
 
 
 @rule(layers.L2Normalize, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.normalize"))
