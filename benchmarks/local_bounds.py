@@ -1,6 +1,6 @@
 """Certified bounds on lam in balls around digits, against the largest lam that ascent finds there.
 
-    python benchmarks/local_bounds.py --n 200 --out docs/local.md zoo models...
+    python benchmarks/local_bounds.py --out FILE MODEL[:INPUTS] ...
 
 Every ratio is a certified supremum over a value that was reached, so it is at least 1; what it exceeds 1 by is the
 looseness of the bound and the weakness of the search together.
