@@ -21,8 +21,8 @@ from fimtheory.derivation import body_of, local_nodes
 from fimtheory.errors import AssumptionError, NonFiniteError
 from fimtheory.expressions import index_symbol, nonnegative, size_symbol
 from fimtheory.families.blocks import size_at
-from fimtheory.measures import Place, measured_value
-from fimtheory.registry import Site, find_measure, require_rule
+from fimtheory.measures import MeasuredGraph, Place, measured_value
+from fimtheory.registry import Site, require_rule
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -250,17 +250,10 @@ def measured_values(derivation, weights):
     """Ball of every measured symbol and kept name of the closed form, each instance under its own index."""
     graph, values = derivation.graph, {}
 
-    def place(nodes):
-        tensors = []
-        for name in nodes:
-            prefix = f"{name}."
-            held = {k.removeprefix(prefix): t for k, t in weights.items() if k.startswith(prefix)}
-            tensors.append(held | {"": weights[name]} if name in weights else held)
-        return Place(tuple(graph.layer(m) for m in nodes), tuple(tensors), graph.input_shapes(nodes[0])[0], nodes)
+    measures = MeasuredGraph(graph, weights)
 
     def number(measured, nodes):
-        found, _ = measured_value(measured.kind, place(nodes))
-        return found if find_measure(measured.kind).exact else found.abs_upper()
+        return measures.value(measured.kind, nodes)[0]
 
     forms = dict(derivation.theorem.definitions)
     for lemma in derivation.lemmas:
