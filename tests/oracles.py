@@ -18,18 +18,21 @@ def jacobian(function, x):
 def lam_from(jac, logits, temperature=1.0):
     """Return log10 of the largest eigenvalue of J^T S_p J / tau^2; -inf where it is zero.
 
-    Rows of J are taken relative to the first (S_p annihilates constants), so equal rows cancel exactly, and scaled
-    by their largest entry, so nothing overflows.
+    Rows of J are taken relative to that of the top class (S_p annihilates constants), so equal rows cancel exactly and
+    1 - p of a saturated softmax is never formed, and scaled by their largest entry, so nothing overflows.
     """
     p = (logits / temperature).softmax(0)
-    relative = jac - jac[0]
+    relative = jac - jac[p.argmax()]
     size = relative.abs().max().item()
     if size == 0:
         return -math.inf
     relative = relative / size
     square = relative.T @ (torch.diag(p) - torch.outer(p, p)) @ relative
-    top = torch.linalg.eigvalsh((square + square.T) / 2)[-1].item()
-    return math.log10(top) + 2 * math.log10(size / temperature) if top > 0 else -math.inf
+    largest = square.abs().max().item()
+    if largest < 1e-290:  # beyond what a saturated softmax can tell from zero, and LAPACK's scaling from denormals
+        return -math.inf
+    top = torch.linalg.eigvalsh((square + square.T) / (2 * largest))[-1].item()
+    return math.log10(top) + math.log10(largest) + 2 * math.log10(size / temperature) if top > 0 else -math.inf
 
 
 def log10_lam(module, x, temperature=1.0):

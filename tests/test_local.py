@@ -391,9 +391,11 @@ def largest_lam(module, x, radius, norm, steps=5):
             if "not implemented" not in str(error):
                 raise
             break
-        if not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+        steepest = gradient.abs().max().item()
+        if not bool(gradient.isfinite().all()) or steepest < 1e-290:
             break
-        direction = gradient.sign() if norm == "linf" else gradient / gradient.norm()
+        scaled = gradient / steepest  # the norm of a tiny gradient would underflow
+        direction = scaled.sign() if norm == "linf" else scaled / scaled.norm()
         trial = within(x, here + step * direction - x, radius, norm)
         value = log10_lam(module, trial)
         if value > found:
@@ -665,3 +667,15 @@ def test_weights_that_are_not_finite_are_refused():
         module.get_parameter("l0.weight")[0, 0] = math.nan
     with pytest.raises(FimTheoryError, match=r"l0\.weight"):
         ft.local_bound(module, torch.zeros(1, 3), 0.1)
+
+
+def test_a_module_without_layers_is_refused():
+    with pytest.raises(GraphError, match="from_torch"):
+        ft.local_bound(torch.nn.Linear(3, 2), torch.zeros(1, 3), 0.1)
+
+
+def test_values_beyond_float64_are_no_known_slopes():
+    made = ft.instantiate(perceptron(layers.Linear(2, 2), layers.ReLU(), layers.Linear(2, 2), shape=(2,)))
+    walk = Walk.at(made.graph, _maps(made), Ball(torch.full((2,), float("inf"), dtype=torch.float64), 0.1, "l2"))
+    with pytest.raises(NonFiniteError, match="beyond float64"):
+        increments(walk)

@@ -15,12 +15,12 @@ from torch import Tensor
 from fimtheory import norms
 from fimtheory.claims import Status
 from fimtheory.decimals import significant
-from fimtheory.errors import DataError, NonFiniteError, ShapeError
+from fimtheory.errors import DataError, GraphError, NonFiniteError, ShapeError
 from fimtheory.fisher import require_tensor
 from fimtheory.instantiation import GraphModule
 from fimtheory.local.affine import AffineMap, is_affine
 from fimtheory.local.balls import Ball
-from fimtheory.local.walk import Form, Walk, increments, jacobian
+from fimtheory.local.walk import Form, Walk, increments, jacobian, require_local
 from fimtheory.measures import MeasuredGraph
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Rows
@@ -90,8 +90,8 @@ def local_bound(
     Parameters
     ----------
     module : GraphModule
-        From ``ft.instantiate`` or ``ft.from_torch(...).module``: affine layers, activations with known slopes, max
-        pools of images, sums and concatenations.
+        From ``ft.instantiate(graph)``, or ``ft.from_torch(...).model()``: affine layers, activations with known
+        slopes, max pools of images, sums and concatenations.
     x : Tensor
         ``(B, *input)``, floating point and finite.
     radius : float
@@ -104,7 +104,7 @@ def local_bound(
     Raises
     ------
     GraphError
-        The graph does not end in two logits or more.
+        The module is no such model, or its graph does not end in two logits or more.
     MissingRuleError
         A layer has no local form; the message names it.
     DataError, ShapeError, NonFiniteError
@@ -125,8 +125,14 @@ def local_bound(
     """
     require_tensor(x)
     Ball(torch.zeros(()), radius, norm)  # refuses what is none, for no inputs as well
+    if not isinstance(module, GraphModule):
+        raise GraphError(
+            f"local bounds need the layers of a model, and a {type(module).__name__} does not tell them; import it "
+            "with ft.from_torch(module, example) and give its .model()"
+        )
     graph = module.graph
     graph.require_classifier()
+    require_local(graph)
     expected = tuple(int(n) for n in graph.shapes[graph.input])
     if tuple(x.shape[1:]) != expected:
         raise ShapeError(f"inputs of shape {tuple(x.shape)}; expected a batch (n, {', '.join(map(str, expected))})")

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from fimtheory import layers
 from fimtheory.claims import Quantity
-from fimtheory.errors import MissingRuleError
+from fimtheory.errors import MissingRuleError, NonFiniteError
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Layer
 from fimtheory.local.activations import Interval, secants, slopes
-from fimtheory.local.affine import LOST, AffineMap
+from fimtheory.local.affine import LOST, AffineMap, is_affine
 from fimtheory.local.balls import Ball
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Interconnection, Rows, euclidean
@@ -37,7 +37,7 @@ from fimtheory.registry import Site, require_rule
 from fimtheory.sizes import windows
 from fimtheory.slopes import slopes_of
 
-__all__ = ["Form", "Walk", "increments", "jacobian"]
+__all__ = ["Form", "Walk", "increments", "jacobian", "require_local"]
 
 _UP = 1.0 + 2.0**-18
 _RELU = layers.ReLU()
@@ -306,29 +306,52 @@ def _taken(layer: layers.MaxPool2d, index: Tensor) -> Tensor:
     return unfolded[0].reshape(k1 * k2, -1, per_row)[:, :rows, :columns].flatten(1)
 
 
+def require_local(graph: LayerGraph) -> None:
+    """Refuse a graph with a layer that no walk passes, before any work is done.
+
+    Raises
+    ------
+    MissingRuleError
+        The message names the first such node.
+    """
+    for node in graph.order:
+        layer = graph.layer(node)
+        passed = is_affine(layer) or isinstance(layer, layers.MaxPool2d) or slopes_of(layer) is not None
+        if node != graph.input and not passed:
+            raise MissingRuleError(
+                f"node {node}: no local bound for layer type {type(layer).__name__}; local bounds are for networks of "
+                "affine layers, activations and max pools (fimtheory bound TARGET, without --around, bounds lam "
+                "everywhere)"
+            )
+
+
 def increments(walk: Walk) -> Form:
-    """First walk: form of the increments of the logits, with the ranges of all activations left in ``walk.ranges``."""
+    """First walk: form of the increments of the logits, with the ranges of all activations left in ``walk.ranges``.
+
+    Raises
+    ------
+    NonFiniteError
+        A value, or how much it changes, is beyond float64.
+    """
 
     def from_centre(name: str, layer: Layer, form: Form) -> Interval:
         radius = walk.increment(form.rows()).reshape(form.centre.shape)
         first, last = form.centre - form.spread, form.centre + form.spread
         room = (form.centre.abs() + radius) * (4.0 * UNIT)
         low, high = first - radius - room, last + radius + room
+        if not bool((low.isfinite() & high.isfinite()).all()):  # a comparison with NaN would call a slope known
+            raise NonFiniteError(f"node {name}: its values in the ball are beyond float64; use a smaller radius")
         walk.ranges[name] = (low, high)
-        return _required(secants(layer, (first, last), low, high), name, layer)
+        return _known(secants(layer, (first, last), low, high))
 
     return walk.run(from_centre)
 
 
 def jacobian(walk: Walk, ranges: Mapping[str, Interval]) -> Form:
     """Second walk: form of the Jacobian of the logits, from the ranges that the first found."""
-    return walk.run(lambda name, layer, form: _required(slopes(layer, *ranges[name]), name, layer))
+    return walk.run(lambda name, layer, form: _known(slopes(layer, *ranges[name])))
 
 
-def _required(found: Interval | None, node: str, layer: Layer) -> Interval:
-    if found is None:
-        raise MissingRuleError(
-            f"node {node}: no local bound for layer type {type(layer).__name__}; local bounds are for networks of "
-            "affine layers, activations and max pools (fimtheory bound TARGET, without --around, bounds lam everywhere)"
-        )
+def _known(found: Interval | None) -> Interval:
+    assert found is not None, "a walk passes only activations with slopes"
     return found
