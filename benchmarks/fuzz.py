@@ -291,7 +291,7 @@ class Relaxed:
         shifts = ("bias", "running_mean")
         plain = {key: torch.zeros_like(v) if key.endswith(shifts) else v for key, v in tensors.items()}
         self.model = ft.instantiate(graph, weights=plain, dtype=torch.float64)
-        self.ends: dict[str, tuple[float, float]] = {}
+        self.ends: dict[str, Tensor] = {}
         self.inside: dict[str, Tensor] = {}
         for name in graph.order[1:]:
             layer = graph.layer(name)
@@ -301,7 +301,7 @@ class Relaxed:
                 pooled = self.model.forward_of(name)({}, each)  # 1 where a window holds the position
                 self.inside[name] = pooled.flatten(1).T > 0
             elif (slopes := slopes_of(layer)) is not None:
-                self.ends[name] = (float(slopes[0]), float(slopes[1]))
+                self.ends[name] = torch.tensor([float(slope) for slope in slopes], dtype=torch.float64)
 
     def start(self, generator: torch.Generator, number: int) -> dict[str, Tensor]:
         """Random vertices; the first time, the steepest slopes."""
@@ -309,7 +309,7 @@ class Relaxed:
         for name, (low, high) in self.ends.items():
             chance = torch.rand(self.graph.shapes[name], generator=generator, dtype=torch.float64)
             steepest = high if abs(high) >= abs(low) else low
-            made[name] = torch.where(chance < 0.5, low, high) if number else torch.full_like(chance, steepest)
+            made[name] = torch.where(chance < 0.5, low, high) if number else steepest.expand_as(chance)
         for name, inside in self.inside.items():
             score = torch.rand(self.graph.shapes[name][0], *inside.shape, generator=generator, dtype=torch.float64)
             made[name] = self._selected(name, score)
@@ -356,7 +356,7 @@ class Relaxed:
                         continue
                     if name in self.ends:
                         low, high = self.ends[name]
-                        changed = torch.where(slope > 0, high, low).double()
+                        changed = torch.where(slope > 0, high, low)
                     else:
                         changed = self._selected(name, slope)
                     reached = float(self.value(factors | {name: changed}).detach())
