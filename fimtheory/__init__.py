@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fimtheory.estimators import estimate
     from fimtheory.evaluation import evaluate
     from fimtheory.instantiation import instantiate
-    from fimtheory.local import local_bound
+    from fimtheory.local import local_bound, local_radius
     from fimtheory.measures import evaluates
     from fimtheory.radii import certified_accuracy, certified_radius
     from fimtheory.ranges import ranged
@@ -50,6 +50,7 @@ _NEEDS_TORCH = {
     "instantiate": "fimtheory.instantiation",
     "kl_interval": "fimtheory.divergence",
     "local_bound": "fimtheory.local",
+    "local_radius": "fimtheory.local",
     "ranged": "fimtheory.ranges",
     "report": "fimtheory.reporting",
     "verify": "fimtheory.verification",
@@ -63,7 +64,8 @@ __all__ = [
     "Relation", "Repeat", "Site", "Status", "baseline", "certified_accuracy", "certified_radius", "check", "claims",
     "derive", "errors", "estimate", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
-    "load_graph", "local_bound", "measure", "ranged", "report", "rule", "rules", "save_graph", "verify", "worst_case",
+    "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
+    "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

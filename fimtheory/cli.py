@@ -288,11 +288,15 @@ def radius(
     data: DataName = None,
     n: FewInputs = None,
     input_bound: InputBound = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Bound the network around each input as well: larger radii, more time.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write the certified accuracy to this .svg or .png file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Certify how far each input may move in l2 before the prediction can change."""
     from fimtheory.evaluation import evaluate
+    from fimtheory.local import local_radius, require_model
     from fimtheory.plots import plot_accuracy, require_plot_path
     from fimtheory.radii import certified_accuracy, certified_radius
     from fimtheory.verification import placed
@@ -306,10 +310,14 @@ def radius(
     inputs = _inputs(made, data, n, seed, at_most=64)
     if plot is not None and inputs.labels is None:
         raise DataError(f"--plot needs labels, and {inputs.description} has none; give labelled data, or leave it out")
+    if local:
+        require_model(model, inputs.inputs)
     derivation = derive_bound(made.graph)
     check_derivation(derivation)
     found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
     radii = certified_radius(model, placed(inputs, model), found)
+    if local:
+        radii = radii.with_local(local_radius(model, inputs.inputs, progress=_err.is_terminal))
     accuracy = None if inputs.labels is None else certified_accuracy(radii, inputs.labels)
     if plot is not None and accuracy is not None:
         plot_accuracy({made.name: accuracy}, plot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import final
 
@@ -21,6 +21,7 @@ from fimtheory.errors import AssumptionError, DataError, GraphError
 from fimtheory.evaluation import Evaluation
 from fimtheory.fisher import check_arguments, check_logits, double, require_tensor
 from fimtheory.instantiation import GraphModule
+from fimtheory.local import LocalRadii
 
 __all__ = ["CertifiedAccuracy", "Radii", "certified_accuracy", "certified_radius"]
 
@@ -40,9 +41,9 @@ class Radii:
     fisher_rao, margin : Tensor
         ``(B,)`` float64: the radii of the two certificates, rounded down.
     by : tuple of str
-        What gives each radius: ``margin`` or ``fisher-rao``, whichever is larger; ``box`` where it ends at the domain
-        of the bound; ``tie`` where two classes share the largest logit, so that it is 0; ``constant`` where the bound
-        on lam is 0.
+        What gives each radius: ``margin``, ``fisher-rao`` or ``local``, whichever is largest; ``box`` where it ends at
+        the domain of the bound; ``tie`` where two classes share the largest logit, so that it is 0; ``constant`` where
+        the bound on lam is 0.
     predicted : Tensor
         ``(B,)`` int64: class of the largest logit, the first of them in a tie.
     classes : int
@@ -51,6 +52,8 @@ class Radii:
         Certified.
     domain : str
         For which inputs the bound on lam holds, in words.
+    local : Tensor or None
+        ``(B,)`` float64: the radii by bounds around each input (``local_radius``), where `with_local` was given them.
     """
 
     radius: Tensor
@@ -61,9 +64,30 @@ class Radii:
     classes: int
     status: Status
     domain: str
+    local: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.by)
+
+    def with_local(self, found: LocalRadii) -> Radii:
+        """Return the larger radius of these and of those by bounds around the same inputs.
+
+        A radius that ends at the domain of the bound on lam may become larger: a local bound has no domain.
+
+        Raises
+        ------
+        DataError
+            The others are not in l2, not of as many inputs, or of a model that predicts other classes.
+        """
+        if found.norm != "l2":
+            raise DataError(f"the local radii are in {found.norm}; these are in l2")
+        certain = found.radius > 0  # where two logits are equal but for rounding, either may be the larger
+        same = len(found) == len(self) and torch.equal(found.predicted[certain], self.predicted[certain])
+        if not same:
+            raise DataError("the local radii are of other inputs, or of a model that predicts other classes")
+        larger = (found.radius > self.radius).tolist()
+        by = tuple("local" if better else name for better, name in zip(larger, self.by, strict=True))
+        return replace(self, radius=torch.maximum(self.radius, found.radius), by=by, local=found.radius)
 
     def __repr__(self) -> str:
         won = ", ".join(f"{count} by {name}" for name, count in Counter(self.by).most_common())

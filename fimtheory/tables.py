@@ -287,6 +287,7 @@ def radius_json(
         "radius": [_finite(v) for v in radii.radius.tolist()],
         "margin": [_finite(v) for v in radii.margin.tolist()],
         "fisher_rao": [_finite(v) for v in radii.fisher_rao.tolist()],
+        "local": None if radii.local is None else radii.local.tolist(),
         "by": list(radii.by),
         "predicted": radii.predicted.tolist(),
         "median": _finite(radii.median),
@@ -304,19 +305,22 @@ def radius_tables(
     """Return the bound and the radii that follow from it, and the certified accuracy where there are labels."""
     table = _quantities(f"{name}: certified l2 radii of {len(radii)} inputs")
     _add(table, "bound on lam", found.value, found.log10, found.status, up=True)
-    for what, radius in (
+    rows = [
         ("largest radius", radii.radius.max()),
         ("median radius", radii.radius.quantile(0.5, interpolation="lower")),
         ("smallest radius", radii.radius.min()),
         ("median radius, margin alone", radii.margin.quantile(0.5, interpolation="lower")),
         ("median radius, Fisher-Rao alone", radii.fisher_rao.quantile(0.5, interpolation="lower")),
-    ):
+    ]
+    if radii.local is not None:
+        rows.append(("median radius, local alone", radii.local.quantile(0.5, interpolation="lower")))
+    for what, radius in rows:
         _add(table, what, radius.item(), radius.log10().item(), radii.status, up=False)
     won = ", ".join(f"{count} by {by}" for by, count in Counter(radii.by).most_common())
     table.caption = _lines([
         *_domain(found, found.derivation),
         f"Data: {data} (seed {seed}). Radii are in units of the model's input: {won}.",
-        "Logits are those of float64; rounding inside the network is not modelled.",
+        "Logits are those of float64; rounding inside the network is not modelled, but in local radii.",
     ])  # fmt: skip
     if accuracy is None:
         return [table]

@@ -45,8 +45,8 @@ def test_radius_prints_one_json_object_and_draws_the_same_shares(tmp_path):
     done = run("radius", "zoo:digits_mlp", "--data", "digits:test", "--n", 20, "--seed", 1, "--plot", plot, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {"target", "data", "seed", "bound", "norm", "status", "radius", "margin", "fisher_rao", "by", "predicted",
-            "median", "labels", "accuracy", "certified_accuracy"} == set(found)  # fmt: skip
+    assert {"target", "data", "seed", "bound", "norm", "status", "radius", "margin", "fisher_rao", "local", "by",
+            "predicted", "median", "labels", "accuracy", "certified_accuracy"} == set(found)  # fmt: skip
     assert (found["status"], found["bound"]["status"], found["data"]) == ("certified", "certified", "20 of digits:test")
     assert all(0 < a <= m == r for a, m, r in zip(found["fisher_rao"], found["margin"], found["radius"], strict=True))
     right = [p == y for p, y in zip(found["predicted"], found["labels"], strict=True)]
@@ -55,6 +55,17 @@ def test_radius_prints_one_json_object_and_draws_the_same_shares(tmp_path):
         assert row["accuracy"] == sum(a and b for a, b in zip(right, kept, strict=True)) / 20
     assert found["accuracy"] == sum(right) / 20
     assert plot.read_text().startswith("<?xml")
+
+
+def test_local_radii_join_the_others():
+    command = ("radius", "zoo:digits_mlp", "--data", "digits:test", "--n", 3, "--local")
+    found = json.loads(run(*command, "--json").stdout)
+    assert found["by"] == ["local"] * 3
+    assert found["radius"] == found["local"]
+    assert all(r > m for r, m in zip(found["local"], found["margin"], strict=True))
+    assert "median radius, local alone" in run(*command).stdout
+    done = run("radius", "zoo:digits_vit", "--data", "digits:test", "--n", 1, "--local")
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_radius_needs_no_labels():

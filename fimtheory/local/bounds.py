@@ -15,15 +15,14 @@ from torch import Tensor
 from fimtheory import norms
 from fimtheory.claims import Status
 from fimtheory.decimals import significant
-from fimtheory.errors import DataError, GraphError, NonFiniteError, ShapeError
-from fimtheory.fisher import require_tensor
+from fimtheory.errors import NonFiniteError
 from fimtheory.instantiation import GraphModule
-from fimtheory.local.affine import AffineMap, is_affine
+from fimtheory.local.affine import AffineMap
 from fimtheory.local.balls import Ball
-from fimtheory.local.walk import Form, Walk, increments, jacobian, require_local
-from fimtheory.measures import MeasuredGraph
+from fimtheory.local.logits import LogitDifferences
+from fimtheory.local.models import affine_maps, require_model
+from fimtheory.local.walk import Walk, increments, jacobian
 from fimtheory.norms import interconnection_multipliers as multipliers
-from fimtheory.norms.interconnection import Rows
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
 
 __all__ = ["LocalBounds", "local_bound"]
@@ -123,24 +122,9 @@ def local_bound(
     >>> bound, bool(bound.value < 100)
     (<LocalBounds: lam <= ... within 0.01 (l2) of 1 inputs (certified)>, True)
     """
-    require_tensor(x)
     Ball(torch.zeros(()), radius, norm)  # refuses what is none, for no inputs as well
-    if not isinstance(module, GraphModule):
-        raise GraphError(
-            f"local bounds need the layers of a model, and a {type(module).__name__} does not tell them; import it "
-            "with ft.from_torch(module, example) and give its .model()"
-        )
-    graph = module.graph
-    graph.require_classifier()
-    require_local(graph)
-    expected = tuple(int(n) for n in graph.shapes[graph.input])
-    if tuple(x.shape[1:]) != expected:
-        raise ShapeError(f"inputs of shape {tuple(x.shape)}; expected a batch (n, {', '.join(map(str, expected))})")
-    if not x.is_floating_point():
-        raise DataError(f"inputs of {x.dtype}; expected floating point")
-    if not bool(torch.isfinite(x).all()):
-        raise NonFiniteError("an input is NaN or infinite; local bounds need finite inputs")
-    maps = _maps(module)
+    require_model(module, x)
+    maps = affine_maps(module)
     found = [
         _supremum(module, maps, Ball(each.detach().to(device="cpu", dtype=torch.float64), radius, norm))
         for each in track(
@@ -157,23 +141,12 @@ def local_bound(
     )
 
 
-def _maps(module: GraphModule) -> dict[str, AffineMap]:
-    """Affine maps of a model by node, with their weights in float64."""
-    graph = module.graph
-    weights = MeasuredGraph(graph, {name: t.detach().cpu() for name, t in module.state_dict().items()})
-    return {
-        node: AffineMap.at(graph.layer(node), node, weights.tensors(node), graph.input_shapes(node), graph.shapes[node])
-        for node in graph.order
-        if node != graph.input and is_affine(graph.layer(node))
-    }
-
-
 @torch.no_grad()
 def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) -> tuple[float, str, int]:
     """Bound over one ball, what gives it, and how many slopes are open."""
     first = Walk.at(module.graph, maps, ball)
     logits = increments(first)
-    largest = _largest_probabilities(first, logits)
+    largest = _largest_probabilities(LogitDifferences.over(first, logits).least)
     second = Walk.at(module.graph, maps, ball)
     rows = jacobian(second, first.ranges).rows()
     top = int(logits.centre.argmax())
@@ -195,27 +168,9 @@ def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) ->
     return value, by, len(second.system)
 
 
-def _largest_probabilities(walk: Walk, logits: Form) -> Tensor:
+def _largest_probabilities(least: Tensor) -> Tensor:
     """h: upper bounds on the probabilities over the ball, ``1 / sum_j exp(least z_j - z_y)``, and at most 1."""
-    rows = logits.rows()
-    system = multipliers.for_rows(walk.system, _differences(rows, int(logits.centre.argmax())))
-    spread = walk.pairwise(rows)
-    gram = system.gram(rows)
-    if gram is not None:
-        squares = gram.diagonal()
-        size = squares[:, None] + squares
-        forms = (size - gram - gram.T).clamp_min(0.0) + 8.0 * UNIT * size
-        spread = torch.minimum(spread, forms.sqrt() * (walk.ball.euclidean * _UP))
-    centre, error = logits.centre, logits.spread
-    room = error[:, None] + error + 4.0 * UNIT * (centre.abs()[:, None] + centre.abs())
-    least = centre[None, :] - centre[:, None] - spread - room  # of z_j - z_y, in row y
-    least.diagonal().zero_()
     return (least.clamp(-_FAR, _FAR).exp().sum(1).reciprocal() * (1.0 + 2.0**-36)).clamp_max(1.0)
-
-
-def _differences(rows: Rows, top: int) -> Rows:
-    """Rows minus row ``top``, to choose multipliers by."""
-    return Rows(rows.values - rows.values[top], rows.error + rows.error[top])
 
 
 def _contraction(largest: Tensor, top: int) -> Tensor:
