@@ -35,16 +35,20 @@ LARGE = {
 }
 """Input shape, random inputs to start the search from, and its steps; without steps, lam at those inputs."""
 SEEDS = [f"{name}#{seed}" for name in ("digits_vgg", "digits_resnet") for seed in (1, 2)]
-RUNGS = ("product of layer norms", "layers folded, head rule", "centred branches", "joint recursion")
+RUNGS = ("layers folded, head rule", "centred branches", "joint recursion")
 STARTS, STEPS = 32, 100
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Climbed:
-    """A target, its evaluation, the decimal logarithm of the largest lam found, and the seconds of the bound."""
+    """A target, its product of layer norms, its evaluation, the largest lam found, and the seconds of the evaluation.
+
+    Numbers are decimal logarithms.
+    """
 
     name: str
+    product: float
     evaluation: Evaluation
     found: float
     seconds: float
@@ -55,9 +59,8 @@ class Climbed:
         rungs = {rung.name: rung.log10 for rung in self.evaluation.ladder}
         if unknown := set(rungs) - set(RUNGS):
             raise SystemExit(f"{self.name}: the table has no column for the rung {', '.join(sorted(unknown))}")
-        best, first = self.evaluation.log10, rungs[RUNGS[0]]
-        cells = [above(rungs[name]) if name in rungs else "-" for name in RUNGS]
-        left = [above(first - self.found), above(best - self.found)]
+        cells = [above(self.product), *(above(rungs[name]) if name in rungs else "-" for name in RUNGS)]
+        left = [above(bound - self.found) for bound in (self.product, self.evaluation.log10)]
         return f"| {' | '.join([self.name, *cells, below(self.found), *left, f'{self.seconds:.0f}'])} |"
 
 
@@ -95,7 +98,8 @@ def climbed(target: str) -> Climbed:
     found = searched(name, model)
     if found > evaluation.log10:
         raise SystemExit(f"{target}: found 10^{found}, above its certified bound 10^{evaluation.log10}")
-    return Climbed(target, evaluation, found, seconds)
+    product = ft.evaluate(ft.baseline(model.graph), model).log10
+    return Climbed(target, product, evaluation, found, seconds)
 
 
 def main() -> None:
@@ -106,8 +110,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     lines = [
-        f"| target | {' | '.join(RUNGS)} | worst found | left above it: product | left: best | seconds |",
-        "|---|" + "---:|" * (len(RUNGS) + 4),
+        f"| target | product of layer norms | {' | '.join(RUNGS)} | worst found | left above it: product | left: best | seconds |",
+        "|---|" + "---:|" * (len(RUNGS) + 5),
     ]
     for target in options.targets:
         lines.append(climbed(target).row())

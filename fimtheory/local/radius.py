@@ -108,7 +108,7 @@ def local_radius(module: GraphModule, x: Tensor, *, norm: str = "l2", progress: 
     >>> from fimtheory.data import load_data
     >>> digits = load_data("digits:test", (1, 8, 8), n=2, seed=0)
     >>> local_radius(model, digits.inputs)
-    <LocalRadii: median 0.... (certified, l2)>
+    <LocalRadii: median 0.4... (certified, l2)>
     """
     Ball(torch.zeros(()), 0.0, norm)  # refuses another norm, for no inputs as well
     require_model(module, x)
