@@ -110,7 +110,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     lines = [
-        f"| target | product of layer norms | {' | '.join(RUNGS)} | worst found | left above it: product | left: best | seconds |",
+        f"| target | product of layer norms | {' | '.join(RUNGS)} | worst found"
+        " | left: product | left: best | seconds |",
         "|---|" + "---:|" * (len(RUNGS) + 5),
     ]
     for target in options.targets:
