@@ -18,7 +18,7 @@ from fimtheory.errors import DataError, FimTheoryError, GraphError, MissingRuleE
 from fimtheory.local.activations import _DERIVATIVES, secants, slopes
 from fimtheory.local.affine import AffineMap, is_affine
 from fimtheory.local.balls import Ball
-from fimtheory.local.bounds import _maps
+from fimtheory.local.passes import passes
 from fimtheory.local.walk import Walk, increments
 from fimtheory.local.walk import jacobian as jacobian_form
 from fimtheory.registry import Site, require_rule
@@ -181,7 +181,7 @@ def affine_of(layer, shapes, scale=1.0):
         offset += size
     graph = ft.LayerGraph([*nodes, ft.Node("y", layer, tuple(names))])
     module = ft.instantiate(graph, weights=jittered(ft.instantiate(graph).state_dict(), scale))
-    return _maps(module)["y"], graph.shapes["y"]
+    return passes(module)["y"], graph.shapes["y"]
 
 
 def jittered(state, scale=1.0):
@@ -251,7 +251,7 @@ def test_offsets_of_any_size_have_a_rounding():
     for size in (1e-60, 1.0, 1e60):
         state = {"y.weight": torch.ones(2, 2).double(), "y.bias": tensor(size, size)}
         graph = ft.LayerGraph([ft.Node("x", layers.Input((2,))), ft.Node("y", layers.Linear(2, 2), ("x",))])
-        affine = _maps(ft.instantiate(graph, weights=state, dtype=torch.float64))["y"]
+        affine = passes(ft.instantiate(graph, weights=state, dtype=torch.float64))["y"]
         assert 2.0**-53 * size <= float(affine.offset_rounding(torch.zeros(2).double())) <= 2.0**-45 * size
 
 
@@ -422,11 +422,11 @@ def test_walks_enclose_values_increments_and_jacobians(case, radius, norm):
     module, x = case
     ball = Ball(x, radius, norm)
     with torch.no_grad():
-        maps = _maps(module)
+        maps = passes(module)
         first = Walk.at(module.graph, maps, ball)
         logits = increments(first)
         second = Walk.at(module.graph, maps, ball)
-        rows = jacobian_form(second, first.ranges).rows()
+        rows = jacobian_form(second, first).rows()
         gram = second.system.gram(rows)
         size = first.increment(logits.rows())
         centre = dict(module.values(x[None]))
@@ -567,7 +567,7 @@ def test_max_pools(pool, norm):
         assert 10.0 ** largest_lam(module, x, radius, norm) <= bound
     ball = Ball(x, 0.0, "l2")
     with torch.no_grad():
-        logits = increments(Walk.at(graph, _maps(module), ball))
+        logits = increments(Walk.at(graph, passes(module), ball))
         torch.testing.assert_close(logits.centre, module(x[None])[0])
 
 
@@ -676,6 +676,6 @@ def test_a_module_without_layers_is_refused():
 
 def test_values_beyond_float64_are_no_known_slopes():
     made = ft.instantiate(perceptron(layers.Linear(2, 2), layers.ReLU(), layers.Linear(2, 2), shape=(2,)))
-    walk = Walk.at(made.graph, _maps(made), Ball(torch.full((2,), float("inf"), dtype=torch.float64), 0.1, "l2"))
+    walk = Walk.at(made.graph, passes(made), Ball(torch.full((2,), float("inf"), dtype=torch.float64), 0.1, "l2"))
     with pytest.raises(NonFiniteError, match="beyond float64"):
         increments(walk)

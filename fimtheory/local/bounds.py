@@ -18,10 +18,10 @@ from fimtheory.decimals import significant
 from fimtheory.errors import DataError, GraphError, NonFiniteError, ShapeError
 from fimtheory.fisher import require_tensor
 from fimtheory.instantiation import GraphModule
-from fimtheory.local.affine import AffineMap, is_affine
+from fimtheory.local.affine import AffineMap
 from fimtheory.local.balls import Ball
-from fimtheory.local.walk import Form, Walk, increments, jacobian, require_local
-from fimtheory.measures import MeasuredGraph
+from fimtheory.local.passes import passes, require_local
+from fimtheory.local.walk import Form, Pass, Walk, increments, jacobian
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Rows
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
@@ -91,7 +91,8 @@ def local_bound(
     ----------
     module : GraphModule
         From ``ft.instantiate(graph)``, or ``ft.from_torch(...).model()``: affine layers, activations with known
-        slopes, max pools of images, sums and concatenations.
+        slopes, max pools of images, sums and concatenations, layer norms, RMS norms and group norms, products and
+        attention.
     x : Tensor
         ``(B, *input)``, floating point and finite.
     radius : float
@@ -140,9 +141,9 @@ def local_bound(
         raise DataError(f"inputs of {x.dtype}; expected floating point")
     if not bool(torch.isfinite(x).all()):
         raise NonFiniteError("an input is NaN or infinite; local bounds need finite inputs")
-    maps = _maps(module)
+    made = passes(module)
     found = [
-        _supremum(module, maps, Ball(each.detach().to(device="cpu", dtype=torch.float64), radius, norm))
+        _supremum(module, made, Ball(each.detach().to(device="cpu", dtype=torch.float64), radius, norm))
         for each in track(
             x, description="local bounds", console=Console(stderr=True), transient=True, disable=not progress
         )
@@ -157,25 +158,14 @@ def local_bound(
     )
 
 
-def _maps(module: GraphModule) -> dict[str, AffineMap]:
-    """Affine maps of a model by node, with their weights in float64."""
-    graph = module.graph
-    weights = MeasuredGraph(graph, {name: t.detach().cpu() for name, t in module.state_dict().items()})
-    return {
-        node: AffineMap.at(graph.layer(node), node, weights.tensors(node), graph.input_shapes(node), graph.shapes[node])
-        for node in graph.order
-        if node != graph.input and is_affine(graph.layer(node))
-    }
-
-
 @torch.no_grad()
-def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) -> tuple[float, str, int]:
+def _supremum(module: GraphModule, made: Mapping[str, AffineMap | Pass], ball: Ball) -> tuple[float, str, int]:
     """Bound over one ball, what gives it, and how many slopes are open."""
-    first = Walk.at(module.graph, maps, ball)
+    first = Walk.at(module.graph, made, ball)
     logits = increments(first)
     largest = _largest_probabilities(first, logits)
-    second = Walk.at(module.graph, maps, ball)
-    rows = jacobian(second, first.ranges).rows()
+    second = Walk.at(module.graph, made, ball)
+    rows = jacobian(second, first).rows()
     top = int(logits.centre.argmax())
     differences = torch.eye(len(largest), dtype=torch.float64)
     differences[:, top] -= 1.0
