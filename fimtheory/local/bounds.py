@@ -45,7 +45,7 @@ class LocalBounds:
         What gives each: ``probabilities`` (the distributions that the ball can reach) or ``diameter`` (a quarter of
         the largest squared distance of two rows of the Jacobian), whichever is smaller.
     open : Tensor
-        ``(B,)`` int64: number of slopes that the ball leaves open.
+        ``(B,)`` int64: number of slopes, and of larger blocks of Jacobians, that the ball leaves open.
     radius, norm
         Of the balls: ``l2`` or ``linf``.
     status : Status
@@ -182,7 +182,7 @@ def _supremum(module: GraphModule, made: Mapping[str, AffineMap | Pass], ball: B
     value, by = min(candidates, default=(math.inf, ""))
     if not math.isfinite(value):
         raise NonFiniteError("a local bound is beyond float64; use a smaller radius")
-    return value, by, len(second.system)
+    return value, by, second.open
 
 
 def _largest_probabilities(walk: Walk, logits: Form) -> Tensor:

@@ -129,14 +129,15 @@ class Normalisation:
         w = tokens.centre / root
         length = torch.hypot(euclidean_exactly(w), torch.full_like(a, math.sqrt(self.eps)))[:, None]
         n = w / length
-        nearest = torch.hypot((a - off).clamp_min(0.0), torch.full_like(a, math.sqrt(self.eps)))[:, None]
         rounding = gamma_n(4 * self.size + 64)
         centre = n * root
-        spread = off[:, None] * (root * _UP) / nearest + rounding * centre.abs()
 
         def projected(values: Tensor, normal: Tensor, sign: float) -> Tensor:
             return (values + sign * normal * (values * normal).sum(-1, keepdim=True)) / length
 
+        # N(w) differs from N(w') by DN(w') (w - w'), and by what a mean of DN misses.
+        bent = (deviation(a, off, self.eps) * off * root)[:, None] * _UP
+        spread = projected(tokens.spread, n.abs(), 1.0) * _UP + bent + rounding * centre.abs()
         columns = projected(tokens.columns, n, -1.0)
         sizes = euclidean(tokens.columns, 0)
         error = projected(tokens.error + rounding * sizes, n.abs(), 1.0)

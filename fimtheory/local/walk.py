@@ -23,12 +23,13 @@ from torch import Tensor
 
 from fimtheory import layers
 from fimtheory.claims import Quantity
-from fimtheory.errors import MissingRuleError, NonFiniteError
+from fimtheory.errors import NonFiniteError
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Layer
 from fimtheory.local.activations import Interval, secants, slopes
-from fimtheory.local.affine import LOST, AffineMap, is_affine
+from fimtheory.local.affine import LOST, AffineMap
 from fimtheory.local.balls import Ball
+from fimtheory.local.summaries import factor
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Interconnection, Rows, euclidean
 from fimtheory.norms.rounding import UNIT, gamma_n
@@ -41,6 +42,9 @@ __all__ = ["FAR", "VISIBLE", "Form", "Pass", "Walk", "increments", "jacobian"]
 
 _UP = 1.0 + 2.0**-18
 _RELU = layers.ReLU()
+_MANY = (
+    1200  # unknown numbers after which a walk starts anew where it can: their cube is the time that each bound takes
+)
 FAR = 900  # largest exponent of a unit, either way
 VISIBLE = 2.0**30  # an error is at most the inverse of this, in units of what an unknown number receives
 
@@ -92,8 +96,9 @@ class Pass(Protocol):
 class Walk:
     """One pass over a graph.
 
-    ``system`` collects the unknown blocks, and ``reach`` bounds each |q_b| over the ball.  ``ranges`` and ``moved`` hold
-    what the first walk found: where the values of an activation lie, and how far others move, by node.
+    ``system`` collects the unknown blocks, and ``reach`` bounds each |q_b| over the ball.  ``ranges`` and ``moved`` are
+    what the first walk found: where the values of an activation lie, and how far others move, by node.  ``passed`` is
+    the number of unknown blocks before the last new start (`summaries`), where u became another vector.
     """
 
     graph: LayerGraph
@@ -104,6 +109,7 @@ class Walk:
     ranges: dict[str, Interval] = field(default_factory=dict)
     moved: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     secant: bool = True
+    passed: int = 0
 
     @classmethod
     def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap | Pass], ball: Ball) -> Walk:
@@ -129,7 +135,28 @@ class Walk:
             for source in dict.fromkeys(sources):
                 if last[source] == node:
                     del forms[source]
+            if len(forms) == 1 and len(self.system.takes) > _MANY:
+                forms[node] = self._summarised(forms[node])
         return forms[graph.order[-1]].padded(self.columns)
+
+    @property
+    def open(self) -> int:
+        """How many unknown blocks there are."""
+        return self.passed + len(self.system.multipliers)
+
+    def _summarised(self, form: Form) -> Form:
+        """Start anew from a value that all others read: without the unknown numbers, if a certificate is found."""
+        rows = form.padded(self.columns).rows()
+        gram = multipliers.for_rows(self.system, rows).gram(rows)
+        made = None if gram is None else factor(gram)
+        if made is None:
+            return form
+        self.passed += len(self.system.multipliers)
+        size = len(made)
+        self.ball = Ball(torch.zeros(size, dtype=torch.float64), self.ball.euclidean, "l2")
+        self.system, self.reach = Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64)
+        columns = made.T.reshape(size, *form.centre.shape)
+        return Form(form.centre, form.spread, columns, torch.zeros_like(form.error))
 
     def _input(self) -> Form:
         centre = self.ball.centre
@@ -205,7 +232,7 @@ class Walk:
         ends = slopes_of(layer)
         assert ends is not None, "an activation has slopes"
         steepest = max(abs(float(end)) for end in ends)
-        spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs()) + LOST
+        spread = form.spread * (steepest * _UP) + 2.0**-46 * (centre.abs() + form.centre.abs()) + LOST
         return centre, spread
 
     def extent(self, rows: Rows) -> Tensor:
