@@ -19,7 +19,10 @@ from fimtheory.errors import DataError, GraphError, NonFiniteError, ShapeError
 from fimtheory.fisher import require_tensor
 from fimtheory.instantiation import GraphModule
 from fimtheory.local.affine import AffineMap
+from fimtheory.local.attention import SelfAttention
 from fimtheory.local.balls import Ball
+from fimtheory.local.centre import centres
+from fimtheory.local.normalisation import Normalisation
 from fimtheory.local.passes import passes, require_local
 from fimtheory.local.walk import Form, Pass, Walk, increments, jacobian
 from fimtheory.norms import interconnection_multipliers as multipliers
@@ -162,9 +165,12 @@ def local_bound(
 def _supremum(module: GraphModule, made: Mapping[str, AffineMap | Pass], ball: Ball) -> tuple[float, str, int]:
     """Bound over one ball, what gives it, and how many slopes are open."""
     first = Walk.at(module.graph, made, ball)
+    if any(isinstance(each, SelfAttention | Normalisation) for each in made.values()):
+        first.centres = centres(module.graph, made, ball.centre)
     logits = increments(first)
     largest = _largest_probabilities(first, logits)
     second = Walk.at(module.graph, made, ball)
+    second.centres = first.centres
     rows = jacobian(second, first).rows()
     top = int(logits.centre.argmax())
     differences = torch.eye(len(largest), dtype=torch.float64)

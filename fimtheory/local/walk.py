@@ -15,7 +15,7 @@ values is ``b + relu(a - b)``, so a pool is a tree of activations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, final
 
 import torch
@@ -99,6 +99,7 @@ class Walk:
     ``system`` collects the unknown blocks, and ``reach`` bounds each |q_b| over the ball.  ``ranges`` and ``moved`` are
     what the first walk found: where the values of an activation lie, and how far others move, by node.  ``passed`` is
     the number of unknown blocks before the last new start (`summaries`), where u became another vector.
+    ``centres`` are enclosures of values at the centre that are known beforehand.
     """
 
     graph: LayerGraph
@@ -110,6 +111,7 @@ class Walk:
     moved: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     secant: bool = True
     passed: int = 0
+    centres: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap | Pass], ball: Ball) -> Walk:
@@ -131,13 +133,21 @@ class Walk:
             if node == graph.input:
                 continue
             sources = graph.inputs(node)
-            forms[node] = self._node(node, [forms[source] for source in sources], slopes_of_form)
+            form = self._node(node, [forms[source] for source in sources], slopes_of_form)
+            forms[node] = self._sharpened(node, form)
             for source in dict.fromkeys(sources):
                 if last[source] == node:
                     del forms[source]
             if len(forms) == 1 and len(self.system.takes) > _MANY:
                 forms[node] = self._summarised(forms[node])
         return forms[graph.order[-1]].padded(self.columns)
+
+    def _sharpened(self, node: str, form: Form) -> Form:
+        """The form around a better enclosure of the value at the centre, if one is known."""
+        if node not in self.centres:
+            return form
+        centre, spread = self.centres[node]
+        return replace(form, centre=centre, spread=spread) if bool((spread <= form.spread).all()) else form
 
     @property
     def open(self) -> int:
