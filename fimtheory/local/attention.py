@@ -1,4 +1,4 @@
-r"""Softmax attention over a ball: logits are a `product` of queries and keys, outputs a mean of values by their softmax.
+r"""Softmax attention over a ball: logits are a `product` of queries and keys, outputs means of values by their softmax.
 
 For one query let a be its logits, p their softmax, ``S_p = diag(p) - p p^T``, and V the values, one a row.  The output
 is ``o = V^T p``.  With 0 for the centre, d for increments or differentials, and a mean S of S_p over the segment of
@@ -13,12 +13,12 @@ S_p annihilates constants: any row may be subtracted from V, here the centre's m
     C^T (S_p - S_p0)  =  C^T diag(e) - (C^T e) p^T - t e^T,
     ||.||  <=  F(h) = ||diag(h) C|| + | |C|^T h | |p| + |t| |h|      where |e_j| <= h_j,
 
-because a matrix of norms grows with ``diag(e)^2``, and the rest is the triangle inequality.  What V misses of V0 adds
-``||V - V0|| ||S_p||``, where ``||S_p|| <= min(1/2, max p)``.  F is convex in h: with
+because ``C^T diag(e)^2 C`` grows with the squares of e, and the rest is the triangle inequality.  What V misses of V0
+adds ``||V - V0|| ||S_p||``, where ``||S_p|| <= min(1/2, max p)``.  F is convex in h: with
 ``|p(t) - p0| <= h' + t h''`` on the segment, the mean S_p of secants misses S_p0 by at most ``F(h') + F(h'') / 2``.
 
-Logits that differ by ``a_k - a_j`` up to D_jk have softmax ``p_j = 1 / sum_k exp(a_k - a_j)``, hence ends of p_j and h_j.
-Along the segment ``p_j' = p_j sum_k p_k (da_j - da_k)``, which gives h''.  In every column of the values, dV^T p is
+Where the ``a_k - a_j`` are known up to D_jk, ``p_j = 1 / sum_k exp(a_k - a_j)`` has known ends, hence h_j.  Along the
+segment ``p_j' = p_j sum_k p_k (da_j - da_k)``, which gives h''.  In every column of the values, dV^T p is
 ``P0 dV`` and an unknown ``P - P0`` times dV, of norm at most that of the matrix of all h_j.
 """
 

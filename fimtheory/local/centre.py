@@ -146,7 +146,9 @@ def _balls(x: Tensor) -> _Balls:
 def _rounded(value: _Balls) -> tuple[Tensor, Tensor]:
     flat = value.reshape(-1).tolist()
     middle = [float(v.mid()) for v in flat]
-    missed = [float((v - arb(m)).abs_upper()) if math.isfinite(m) else math.inf for v, m in zip(flat, middle, strict=True)]
+    missed = [
+        float((v - arb(m)).abs_upper()) if math.isfinite(m) else math.inf for v, m in zip(flat, middle, strict=True)
+    ]
     shape = value.shape
     centre, spread = (torch.tensor(each, dtype=torch.float64).reshape(shape) for each in (middle, missed))
     return centre, spread * _UP + LOST

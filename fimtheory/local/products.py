@@ -47,7 +47,7 @@ class Product:
         if isinstance(self.layer, layers.MatMul):
             if self.layer.transpose_second:
                 second = second.viewed(lambda t: t.transpose(-1, -2))
-            first, second = first.viewed(lambda t: t.flatten(0, -3)), second.viewed(lambda t: t.flatten(0, -3))
+            first, second = (each.viewed(lambda t: t.reshape(-1, *t.shape[-2:])) for each in (first, second))
         else:
             second = second.viewed(lambda t: _repeated(t, shape))
             first, second = (each.viewed(lambda t: t.reshape(-1, 1, 1)) for each in (first, second))

@@ -1,7 +1,7 @@
 """A new start in the middle of a network, where a walk has met many unknown numbers.
 
-Theorem.  If every Jacobian of z in u, or every matrix J of its increments, has ``J J^T <= L L^T``, then ``J = L K`` with
-``||K|| <= 1``: what follows may take ``e = K u`` for its input, a vector with ``|e| <= |u|``, and ``z = L e``.
+Theorem.  If every Jacobian J of z in u, or every matrix of its increments, has ``J J^T <= L L^T``, then ``J = L K``
+with ``||K|| <= 1``: what follows may take ``e = K u`` for its input, a vector with ``|e| <= |u|``, and ``z = L e``.
 
 Proof.  ``|J^T v| <= |L^T v|`` for all v, so that ``J^T v = K^T L^T v`` defines a contraction on the range of L^T
 (Douglas 1966).

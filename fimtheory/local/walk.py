@@ -166,7 +166,7 @@ class Walk:
         self.ball = Ball(torch.zeros(size, dtype=torch.float64), self.ball.euclidean, "l2")
         self.system, self.reach = Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64)
         columns = made.T.reshape(size, *form.centre.shape)
-        return Form(form.centre, form.spread, columns, torch.zeros_like(form.error))
+        return Form(form.centre, form.spread, columns, torch.full_like(form.error, LOST))
 
     def _input(self) -> Form:
         centre = self.ball.centre

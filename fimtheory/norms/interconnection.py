@@ -180,8 +180,8 @@ class Interconnection:
     def gram(self, rows: Rows) -> Tensor | None:
         """Y with ``J J^T <= Y`` for the Jacobian J of ``rows`` in u and all unknown numbers; None if (*) fails.
 
-        Status: certified.  In coordinates in which T and S are identities, write R for the stored rows, with norms
-        of at most rho, and E for what they miss, with row norms at most e: the error of the rows, and two roundings of each
+        Status: certified.  In coordinates in which T and S are identities, write R for the stored rows, of norms
+        at most rho, and E for what they miss, of norms at most e: the error of the rows, and two roundings of each
         entry from the change of coordinates.  For N rows, ``E E^T <= N diag(e^2)`` and the computed G misses R R^T by
         at most ``gamma N diag(rho^2)``, because a matrix dominated entrywise by x x^T is at most N diag(x^2).  So
 
