@@ -1,6 +1,7 @@
 """Bounds on lam that hold in a ball around an input, not everywhere.
 
-`walk` encloses values and Jacobian over the ball, `bounds` turns the enclosure into a certified number.
+`walk` encloses values and Jacobian over the ball, `bounds` turns the enclosure into a certified number.  What a layer
+needs to pass: `affine`, `activations`, `normalisation`, `products`, `attention`.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from fimtheory.norms.rounding import UNIT, gamma_n
 __all__ = ["Attention", "SelfAttention"]
 
 _UP = 1.0 + 2.0**-18
-_EXP = 2.0**-46  # relative error of torch's exponential, and of sums and quotients of few
+_EXP = 2.0**-36  # relative error of torch's exponential, and of sums and quotients of few
 _FAR = 700.0  # exp of more overflows
 
 

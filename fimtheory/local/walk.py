@@ -1,15 +1,16 @@
 """Carry an enclosure of all values, and of the Jacobian, through a network around one input.
 
 Every node has a `Form`: an enclosure of its value at the centre x of a ball, and rows that say how it changes with the
-input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope that
-the ball leaves open).  Two walks are made.  In the first the slopes are those of secants from the centre, so that the
+input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope, and
+some for each matrix, that the ball leaves open).  Two walks are made.  In the first the slopes are those of secants from the centre, so that the
 forms enclose *increments*, and with them the values over the ball:
 
     |z_i(x + u) - z_i(x)|  <=  eps sqrt(Y_ii)                                          (Gram matrix of the increments)
                            <=  eps |D_i| + sum_k |A_ik| r_k, r_k a bound on |q_k|      (term by term).
 
 In the second the slopes are derivatives over the values found, and the forms enclose the Jacobian.  A maximum of two
-values is ``b + relu(a - b)``, so a pool is a tree of activations.
+values is ``b + relu(a - b)``, so a pool is a tree of activations.  Norms, products and attention know a matrix each,
+and what it may miss of their Jacobian (`unknown`).
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ class Walk:
         ends = slopes_of(layer)
         assert ends is not None, "an activation has slopes"
         steepest = max(abs(float(end)) for end in ends)
-        spread = form.spread * (steepest * _UP) + 2.0**-46 * (centre.abs() + form.centre.abs()) + LOST
+        spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs()) + LOST
         return centre, spread
 
     def extent(self, rows: Rows) -> Tensor:
