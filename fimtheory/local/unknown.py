@@ -27,8 +27,9 @@ _UP = 1.0 + 2.0**-18
 def totals(sizes: Tensor, groups: Tensor, count: int) -> Tensor:
     """Upper bounds on the Euclidean norms of ``count`` groups of nonnegative numbers.
 
-    >>> totals(torch.tensor([3e-200, 4e-200, 1.0]).double(), torch.tensor([0, 0, 1]), 2).tolist()
-    [5.0000...e-200, 1.0000...]
+    >>> sizes = torch.tensor([3e-200, 4e-200, 1.0], dtype=torch.float64)
+    >>> [f"{total:.3g}" for total in totals(sizes, torch.tensor([0, 0, 1]), 2).tolist()]
+    ['5e-200', '1']
     """
     largest = sizes.new_zeros(count).scatter_reduce(0, groups, sizes, "amax")
     shares = sizes / torch.where(largest > 0, largest, 1.0)[groups]

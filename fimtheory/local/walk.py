@@ -2,8 +2,8 @@
 
 Every node has a `Form`: an enclosure of its value at the centre x of a ball, and rows that say how it changes with the
 input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope, and
-some for each matrix, that the ball leaves open).  Two walks are made.  In the first the slopes are those of secants from the centre, so that the
-forms enclose *increments*, and with them the values over the ball:
+some for each matrix, that the ball leaves open).  Two walks are made.  In the first the slopes are those of secants
+from the centre, so that the forms enclose *increments*, and with them the values over the ball:
 
     |z_i(x + u) - z_i(x)|  <=  eps sqrt(Y_ii)                                          (Gram matrix of the increments)
                            <=  eps |D_i| + sum_k |A_ik| r_k, r_k a bound on |q_k|      (term by term).
