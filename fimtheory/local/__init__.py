@@ -1,7 +1,7 @@
 """Bounds on lam that hold in a ball around an input, not everywhere.
 
 `walk` encloses values and Jacobian over the ball; `bounds` makes a certified supremum of lam of it, and `radius` a
-certified radius.
+certified radius.  What a layer needs to pass: `affine`, `activations`, `normalisation`, `products`, `attention`.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from fimtheory.instantiation import GraphModule
 from fimtheory.local.affine import AffineMap
 from fimtheory.local.balls import Ball
 from fimtheory.local.logits import LogitDifferences
-from fimtheory.local.models import affine_maps, require_model
-from fimtheory.local.walk import Walk, increments, jacobian
+from fimtheory.local.models import centres_known, require_model
+from fimtheory.local.passes import passes
+from fimtheory.local.walk import Pass, Walk, increments, jacobian
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
 
@@ -44,7 +45,7 @@ class LocalBounds:
         What gives each: ``probabilities`` (the distributions that the ball can reach) or ``diameter`` (a quarter of
         the largest squared distance of two rows of the Jacobian), whichever is smaller.
     open : Tensor
-        ``(B,)`` int64: number of slopes that the ball leaves open.
+        ``(B,)`` int64: number of slopes, and of larger blocks of Jacobians, that the ball leaves open.
     radius, norm
         Of the balls: ``l2`` or ``linf``.
     status : Status
@@ -90,7 +91,8 @@ def local_bound(
     ----------
     module : GraphModule
         From ``ft.instantiate(graph)``, or ``ft.from_torch(...).model()``: affine layers, activations with known
-        slopes, max pools of images, sums and concatenations.
+        slopes, max pools of images, sums and concatenations, layer norms, RMS norms and group norms, products and
+        attention.
     x : Tensor
         ``(B, *input)``, floating point and finite.
     radius : float
@@ -124,9 +126,9 @@ def local_bound(
     """
     Ball(torch.zeros(()), radius, norm)  # refuses what is none, for no inputs as well
     require_model(module, x)
-    maps = affine_maps(module)
+    made = passes(module)
     found = [
-        _supremum(module, maps, Ball(each.detach().to(device="cpu", dtype=torch.float64), radius, norm))
+        _supremum(module, made, Ball(each.detach().to(device="cpu", dtype=torch.float64), radius, norm))
         for each in track(
             x, description="local bounds", console=Console(stderr=True), transient=True, disable=not progress
         )
@@ -142,13 +144,15 @@ def local_bound(
 
 
 @torch.no_grad()
-def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) -> tuple[float, str, int]:
+def _supremum(module: GraphModule, made: Mapping[str, AffineMap | Pass], ball: Ball) -> tuple[float, str, int]:
     """Bound over one ball, what gives it, and how many slopes are open."""
-    first = Walk.at(module.graph, maps, ball)
+    first = Walk.at(module.graph, made, ball)
+    first.centres = centres_known(module, made, ball.centre)
     logits = increments(first)
     largest = _largest_probabilities(LogitDifferences.over(first, logits).least)
-    second = Walk.at(module.graph, maps, ball)
-    rows = jacobian(second, first.ranges).rows()
+    second = Walk.at(module.graph, made, ball)
+    second.centres = first.centres
+    rows = jacobian(second, first).rows()
     top = int(logits.centre.argmax())
     differences = torch.eye(len(largest), dtype=torch.float64)
     differences[:, top] -= 1.0
@@ -165,7 +169,7 @@ def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) ->
     value, by = min(candidates, default=(math.inf, ""))
     if not math.isfinite(value):
         raise NonFiniteError("a local bound is beyond float64; use a smaller radius")
-    return value, by, len(second.system)
+    return value, by, second.open
 
 
 def _largest_probabilities(least: Tensor) -> Tensor:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from fimtheory.errors import DataError, GraphError, NonFiniteError, ShapeError
 from fimtheory.fisher import require_tensor
 from fimtheory.instantiation import GraphModule
-from fimtheory.local.affine import AffineMap, is_affine
-from fimtheory.local.walk import require_local
-from fimtheory.measures import MeasuredGraph
+from fimtheory.local.affine import AffineMap
+from fimtheory.local.attention import SelfAttention
+from fimtheory.local.centre import centres
+from fimtheory.local.normalisation import Normalisation
+from fimtheory.local.passes import require_local
+from fimtheory.local.walk import Pass
 
-__all__ = ["affine_maps", "require_model"]
+__all__ = ["centres_known", "require_model"]
 
 
 def require_model(module: GraphModule, x: Tensor) -> None:
@@ -45,12 +50,10 @@ def require_model(module: GraphModule, x: Tensor) -> None:
         raise NonFiniteError("an input is NaN or infinite; local bounds need finite inputs")
 
 
-def affine_maps(module: GraphModule) -> dict[str, AffineMap]:
-    """Affine maps of a model by node, with their weights in float64."""
-    graph = module.graph
-    weights = MeasuredGraph(graph, {name: t.detach().cpu() for name, t in module.state_dict().items()})
-    return {
-        node: AffineMap.at(graph.layer(node), node, weights.tensors(node), graph.input_shapes(node), graph.shapes[node])
-        for node in graph.order
-        if node != graph.input and is_affine(graph.layer(node))
-    }
+def centres_known(
+    module: GraphModule, made: Mapping[str, AffineMap | Pass], x: Tensor
+) -> Mapping[str, tuple[Tensor, Tensor]]:
+    """Enclosures of values at an input that a walk alone would know too roughly: those of norms and attention."""
+    if any(isinstance(each, SelfAttention | Normalisation) for each in made.values()):
+        return centres(module.graph, made, x)
+    return {}

@@ -19,8 +19,9 @@ from fimtheory.instantiation import GraphModule
 from fimtheory.local.affine import AffineMap
 from fimtheory.local.balls import Ball
 from fimtheory.local.logits import LogitDifferences
-from fimtheory.local.models import affine_maps, require_model
-from fimtheory.local.walk import Walk, increments
+from fimtheory.local.models import centres_known, require_model
+from fimtheory.local.passes import passes
+from fimtheory.local.walk import Pass, Walk, increments
 
 __all__ = ["LocalRadii", "local_radius"]
 
@@ -112,9 +113,9 @@ def local_radius(module: GraphModule, x: Tensor, *, norm: str = "l2", progress: 
     """
     Ball(torch.zeros(()), 0.0, norm)  # refuses another norm, for no inputs as well
     require_model(module, x)
-    maps = affine_maps(module)
+    made = passes(module)
     found = [
-        _largest(module, maps, each.detach().to(device="cpu", dtype=torch.float64), norm)
+        _largest(module, made, each.detach().to(device="cpu", dtype=torch.float64), norm)
         for each in track(
             x, description="local radii", console=Console(stderr=True), transient=True, disable=not progress
         )
@@ -128,14 +129,21 @@ def local_radius(module: GraphModule, x: Tensor, *, norm: str = "l2", progress: 
 
 
 @torch.no_grad()
-def _largest(module: GraphModule, maps: Mapping[str, AffineMap], x: Tensor, norm: str) -> tuple[float, int]:
+def _largest(module: GraphModule, made: Mapping[str, AffineMap | Pass], x: Tensor, norm: str) -> tuple[float, int]:
     """Largest radius that a few balls certify, and the class of the largest logit."""
-    top, _, reach, _ = _certified(module, maps, Ball(x, 0.0, norm))  # the reach at a point is that of its gradients
+    centres = centres_known(module, made, x)
+
+    def walk(radius: float) -> Walk:
+        made_anew = Walk.at(module.graph, made, Ball(x, radius, norm))
+        made_anew.centres = centres
+        return made_anew
+
+    top, _, reach, _ = _certified(walk(0.0))  # the reach at a point is that of its gradients
     best, tried = 0.0, list[tuple[float, float]]()
     radius = _FIRST * min(reach, float(x.abs().max()) + 1.0)
     for _ in range(_WALKS if radius > 0.0 else 0):
         try:
-            _, found, reach, count = _certified(module, maps, Ball(x, radius, norm))
+            _, found, reach, count = _certified(walk(radius))
         except NonFiniteError:  # the ball is far too large
             radius /= 8.0
             continue
@@ -148,20 +156,20 @@ def _largest(module: GraphModule, maps: Mapping[str, AffineMap], x: Tensor, norm
     return best, top
 
 
-def _certified(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) -> tuple[int, float, float, int]:
+def _certified(walk: Walk) -> tuple[int, float, float, int]:
     """Class of the largest logit, radius that a ball certifies, how far its slopes reach, and how many are open."""
-    walk = Walk.at(module.graph, maps, ball)
+    ball = walk.ball
     logits = increments(walk)
     differences = LogitDifferences.over(walk, logits)
     top = int(logits.centre.argmax())
     others = torch.arange(len(logits.centre)) != top
     gaps = (differences.centre - differences.room)[others, top]
     if not bool((gaps > 0).all()):
-        return top, 0.0, 0.0, len(walk.system)
+        return top, 0.0, 0.0, walk.open
     steepest = differences.slope[others, top] * Ball(ball.centre, 1.0, ball.norm).euclidean
     reach = float((gaps / steepest).min()) * _DOWN
     stays = bool((differences.least[others, top] > 0).all())
-    return top, ball.radius if stays else min(ball.radius, reach), reach, len(walk.system)
+    return top, ball.radius if stays else min(ball.radius, reach), reach, walk.open
 
 
 def _next(tried: list[tuple[float, float]]) -> float:

@@ -1,34 +1,36 @@
 """Carry an enclosure of all values, and of the Jacobian, through a network around one input.
 
 Every node has a `Form`: an enclosure of its value at the centre x of a ball, and rows that say how it changes with the
-input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope that
-the ball leaves open).  Two walks are made.  In the first the slopes are those of secants from the centre, so that the
-forms enclose *increments*, and with them the values over the ball:
+input, linear in the change u of the input and in the unknown numbers q of an `Interconnection` (one for each slope, and
+some for each matrix, that the ball leaves open).  Two walks are made.  In the first the slopes are those of secants
+from the centre, so that the forms enclose *increments*, and with them the values over the ball:
 
     |z_i(x + u) - z_i(x)|  <=  eps sqrt(Y_ii)                                          (Gram matrix of the increments)
                            <=  eps |D_i| + sum_k |A_ik| r_k, r_k a bound on |q_k|      (term by term).
 
 In the second the slopes are derivatives over the values found, and the forms enclose the Jacobian.  A maximum of two
-values is ``b + relu(a - b)``, so a pool is a tree of activations.
+values is ``b + relu(a - b)``, so a pool is a tree of activations.  Norms, products and attention know a matrix each,
+and what it may miss of their Jacobian (`unknown`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from fimtheory import layers
 from fimtheory.claims import Quantity
-from fimtheory.errors import MissingRuleError, NonFiniteError
+from fimtheory.errors import NonFiniteError
 from fimtheory.graph import LayerGraph
 from fimtheory.layers import Layer
 from fimtheory.local.activations import Interval, secants, slopes
-from fimtheory.local.affine import LOST, AffineMap, is_affine
+from fimtheory.local.affine import LOST, AffineMap
 from fimtheory.local.balls import Ball
+from fimtheory.local.summaries import factor
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Interconnection, Rows, euclidean
 from fimtheory.norms.rounding import UNIT, gamma_n
@@ -37,12 +39,15 @@ from fimtheory.registry import Site, require_rule
 from fimtheory.sizes import windows
 from fimtheory.slopes import slopes_of
 
-__all__ = ["Form", "Walk", "increments", "jacobian", "require_local"]
+__all__ = ["FAR", "VISIBLE", "Form", "Pass", "Walk", "increments", "jacobian"]
 
 _UP = 1.0 + 2.0**-18
 _RELU = layers.ReLU()
-_FAR = 900  # largest exponent of a unit, either way
-_VISIBLE = 2.0**30  # an error is at most the inverse of this, in units of what an unknown number receives
+_MANY = (
+    1200  # unknown numbers after which a walk starts anew where it can: their cube is the time that each bound takes
+)
+FAR = 900  # largest exponent of a unit, either way
+VISIBLE = 2.0**30  # an error is at most the inverse of this, in units of what an unknown number receives
 
 
 @final
@@ -66,6 +71,11 @@ class Form:
         zeros = self.columns.new_zeros((missing, *self.columns.shape[1:]))
         return Form(self.centre, self.spread, torch.cat([self.columns, zeros]), self.error)
 
+    def viewed(self, view: Callable[[Tensor], Tensor]) -> Form:
+        """Return the form with entries moved, or repeated, by a function of one tensor of them."""
+        columns = torch.func.vmap(view)(self.columns)
+        return Form(view(self.centre), view(self.spread), columns, view(self.error))
+
     def rows(self) -> Rows:
         """Return one row for each entry."""
         return Rows(self.columns.flatten(1).T.contiguous(), self.error.flatten())
@@ -75,22 +85,37 @@ _Slopes = Callable[[str, Layer, Form], Interval]
 """Slopes of the activation of a name, which reads a form."""
 
 
+class Pass(Protocol):
+    """A layer that is neither affine nor an activation, with what it needs to pass a walk."""
+
+    def form(self, walk: Walk, node: str, inputs: Sequence[Form]) -> Form:
+        """Form of its output."""
+        ...
+
+
 @dataclass
 class Walk:
     """One pass over a graph.
 
-    ``system`` collects the unknown numbers, and ``reach`` bounds each |q_k| over the ball.
+    ``system`` collects the unknown blocks, and ``reach`` bounds each |q_b| over the ball.  ``ranges`` and ``moved`` are
+    what the first walk found: where the values of an activation lie, and how far others move, by node.  ``passed`` is
+    the number of unknown blocks before the last new start (`summaries`), where u became another vector.
+    ``centres`` are enclosures of values at the centre that are known beforehand.
     """
 
     graph: LayerGraph
-    maps: Mapping[str, AffineMap]
+    maps: Mapping[str, AffineMap | Pass]
     ball: Ball
     system: Interconnection
     reach: Tensor
     ranges: dict[str, Interval] = field(default_factory=dict)
+    moved: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    secant: bool = True
+    passed: int = 0
+    centres: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap], ball: Ball) -> Walk:
+    def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap | Pass], ball: Ball) -> Walk:
         """Start at the input."""
         size = ball.centre.numel()
         return cls(graph, maps, ball, Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64))
@@ -109,11 +134,40 @@ class Walk:
             if node == graph.input:
                 continue
             sources = graph.inputs(node)
-            forms[node] = self._node(node, [forms[source] for source in sources], slopes_of_form)
+            form = self._node(node, [forms[source] for source in sources], slopes_of_form)
+            forms[node] = self._sharpened(node, form)
             for source in dict.fromkeys(sources):
                 if last[source] == node:
                     del forms[source]
+            if len(forms) == 1 and len(self.system.takes) > _MANY:
+                forms[node] = self._summarised(forms[node])
         return forms[graph.order[-1]].padded(self.columns)
+
+    def _sharpened(self, node: str, form: Form) -> Form:
+        """The form around a better enclosure of the value at the centre, if one is known."""
+        if node not in self.centres:
+            return form
+        centre, spread = self.centres[node]
+        return replace(form, centre=centre, spread=spread) if bool((spread <= form.spread).all()) else form
+
+    @property
+    def open(self) -> int:
+        """How many unknown blocks there are."""
+        return self.passed + len(self.system.multipliers)
+
+    def _summarised(self, form: Form) -> Form:
+        """Start anew from a value that all others read: without the unknown numbers, if a certificate is found."""
+        rows = form.padded(self.columns).rows()
+        gram = multipliers.for_rows(self.system, rows).gram(rows)
+        made = None if gram is None else factor(gram)
+        if made is None:
+            return form
+        self.passed += len(self.system.multipliers)
+        size = len(made)
+        self.ball = Ball(torch.zeros(size, dtype=torch.float64), self.ball.euclidean, "l2")
+        self.system, self.reach = Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64)
+        columns = made.T.reshape(size, *form.centre.shape)
+        return Form(form.centre, form.spread, columns, torch.full_like(form.error, LOST))
 
     def _input(self) -> Form:
         centre = self.ball.centre
@@ -123,13 +177,23 @@ class Walk:
 
     def _node(self, node: str, inputs: list[Form], slopes_of_form: _Slopes) -> Form:
         layer = self.graph.layer(node)
-        if node in self.maps:
-            return self._affine(self.maps[node], inputs)
+        own = self.maps.get(node)
+        if isinstance(own, AffineMap):
+            return self.affine(own, inputs)
+        if own is not None:
+            return own.form(self, node, inputs)
         if isinstance(layer, layers.MaxPool2d):
             return self._maximum(node, layer, inputs[0], slopes_of_form)
         return self.activation(node, layer, inputs[0], slopes_of_form)
 
-    def _affine(self, affine: AffineMap, inputs: list[Form]) -> Form:
+    def movement(self, node: str, what: str, measure: Callable[[], Tensor]) -> Tensor:
+        """How far something moves at a node: the first walk measures, the second looks it up."""
+        if self.secant:
+            self.moved[node, what] = measure()
+        return self.moved[node, what]
+
+    def affine(self, affine: AffineMap, inputs: Sequence[Form]) -> Form:
+        """Form of an affine layer's output."""
         inputs = [form.padded(self.columns) for form in inputs]
         centre = affine.values(*(form.centre[None] for form in inputs))[0]
         magnitudes = [form.centre.abs()[None] for form in inputs]
@@ -152,14 +216,14 @@ class Walk:
         factor = radius.flatten()[open_]
         size = euclidean(rows.values[open_], 1)
         # In units of about what it receives, an unknown number and its multiplier are of the size of one.
-        unit = torch.frexp(torch.maximum(size, rows.error[open_] * _VISIBLE) * factor).exponent.long()
-        unit = unit.clamp(-_FAR, _FAR)
+        unit = torch.frexp(torch.maximum(size, rows.error[open_] * VISIBLE) * factor).exponent.long()
+        unit = unit.clamp(-FAR, FAR)
         factor = factor * power_of_two(-unit)
         received = Rows(
             rows.values[open_] * factor[:, None], (rows.error[open_] * factor + 2.0 * UNIT * size * factor + LOST) * _UP
         )
         if len(open_) > 0:
-            extent = self._extent(received)
+            extent = self.extent(received)
             if name in self.ranges:
                 low, high = self.ranges[name]  # the centre lies in the middle
                 extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
@@ -182,19 +246,17 @@ class Walk:
         spread = form.spread * (steepest * _UP) + 2.0**-40 * (centre.abs() + form.centre.abs()) + LOST
         return centre, spread
 
-    def _extent(self, rows: Rows) -> Tensor:
+    def extent(self, rows: Rows) -> Tensor:
         """Bounds on |row . (u, q)| over the ball, term by term."""
         inputs = self.system.inputs
         values = rows.values
-        by_term = (
-            self.ball.extent(values[:, :inputs]) + values[:, inputs:].abs() @ self.reach[: values.shape[1] - inputs]
-        )
+        by_term = self.ball.extent(values[:, :inputs]) + self.system.block_norms(values[:, inputs:]) @ self.reach
         whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
         return (by_term * (1.0 + 2.0 * gamma_n(values.shape[1] + 8)) + rows.error * whole) * _UP
 
     def increment(self, rows: Rows) -> Tensor:
         """Bounds on how much entries of which ``rows`` are the increments change over the ball: the better of two."""
-        by_term = self._extent(rows)
+        by_term = self.extent(rows)
         if len(self.system) == 0:
             return by_term
         system = multipliers.for_rows(self.system, rows)
@@ -208,11 +270,12 @@ class Walk:
         """Bounds on how much every difference of two rows' entries changes over the ball, term by term."""
         inputs = self.system.inputs
         values = rows.padded(self.columns).values
-        straight, unknown = values[:, :inputs], values[:, inputs:] * self.reach
+        straight = values[:, :inputs]
         by_term = self.ball.radius * torch.cdist(
             straight, straight, 2.0 if self.ball.norm == "l2" else 1.0, "donot_use_mm_for_euclid_dist"
         )
-        by_term = by_term + torch.cdist(unknown, unknown, p=1.0)
+        unknown = values[:, inputs:]
+        by_term = by_term + torch.stack([self.system.block_norms(unknown - row) @ self.reach for row in unknown])
         size = rows.norms[:, None] + rows.norms
         whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
         missed = rows.error[:, None] + rows.error + gamma_n(values.shape[1] + 64) * size
@@ -306,25 +369,6 @@ def _taken(layer: layers.MaxPool2d, index: Tensor) -> Tensor:
     return unfolded[0].reshape(k1 * k2, -1, per_row)[:, :rows, :columns].flatten(1)
 
 
-def require_local(graph: LayerGraph) -> None:
-    """Refuse a graph with a layer that no walk passes, before any work is done.
-
-    Raises
-    ------
-    MissingRuleError
-        The message names the first such node.
-    """
-    for node in graph.order:
-        layer = graph.layer(node)
-        passed = is_affine(layer) or isinstance(layer, layers.MaxPool2d) or slopes_of(layer) is not None
-        if node != graph.input and not passed:
-            raise MissingRuleError(
-                f"node {node}: no local bound for layer type {type(layer).__name__}; local bounds are for networks of "
-                "affine layers, activations and max pools (fimtheory bound TARGET, without --around, bounds lam "
-                "everywhere)"
-            )
-
-
 def increments(walk: Walk) -> Form:
     """First walk: form of the increments of the logits, with the ranges of all activations left in ``walk.ranges``.
 
@@ -347,9 +391,10 @@ def increments(walk: Walk) -> Form:
     return walk.run(from_centre)
 
 
-def jacobian(walk: Walk, ranges: Mapping[str, Interval]) -> Form:
-    """Second walk: form of the Jacobian of the logits, from the ranges that the first found."""
-    return walk.run(lambda name, layer, form: _known(slopes(layer, *ranges[name])))
+def jacobian(walk: Walk, first: Walk) -> Form:
+    """Second walk: form of the Jacobian of the logits, from what the first found."""
+    walk.secant, walk.moved = False, first.moved
+    return walk.run(lambda name, layer, form: _known(slopes(layer, *first.ranges[name])))
 
 
 def _known(found: Interval | None) -> Interval:

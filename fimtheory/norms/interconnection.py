@@ -1,21 +1,24 @@
 """Certified Gram matrices of Jacobians that depend on unknown slopes, for networks of any shape.
 
 A network at an input x is linear but for the slopes of its activations, and a slope that is only known to lie in
-[c - r, c + r] is c plus r times an unknown number in [-1, 1].  Pulling all unknown numbers out leaves an
-*interconnection*: with u the change of the input, q_k what unknown number k hands on, p_k what it receives,
+[c - r, c + r] is c plus r times an unknown number in [-1, 1].  A map of several numbers to several others, of which a
+matrix is known up to r in the spectral norm, is that matrix plus r times an unknown contraction.  Pulling all unknown
+*blocks* out leaves an *interconnection*: with u the change of the input, p_b what block b receives, q_b what it hands
+on,
 
-    q_k = delta_k p_k,  |delta_k| <= 1,      p = B u + M q,      z = D u + A q,
+    q_b = Delta_b p_b,  ||Delta_b|| <= 1,      p = B u + M q,      z = D u + A q,
 
-with M strictly lower triangular, because the network has no loops.  The Jacobian of z in u is
-``J(delta) = D + A Delta (I - M Delta)^-1 B``.
+with M strictly lower triangular by layers, because the network has no loops.  The Jacobian of z in u is
+``J(Delta) = D + A Delta (I - M Delta)^-1 B``.
 
-Theorem.  Let T be diagonal and positive, and Y symmetric.  If
+Theorem.  Let t_b be positive numbers, one for each block, T and S diagonal with t_b where block b hands on and where
+it receives, and Y symmetric.  If
 
-    [[D, A], [B, M]]  diag(I, T)  [[D, A], [B, M]]^T   <=   diag(Y, T),                                             (*)
+    [[D, A], [B, M]]  diag(I, T)  [[D, A], [B, M]]^T   <=   diag(Y, S),                                             (*)
 
-then ``J(delta) J(delta)^T <= Y`` for all admissible delta.  Proof.  For a vector v let p' solve
-``p' = A^T v + M^T Delta p'`` and let s = Delta p'; then ``J^T v = D^T v + B^T s`` and ``p' = A^T v + M^T s``.  The
-quadratic form (*) at (v, s) reads ``|J^T v|^2 + sum t_k p'_k^2 <= v^T Y v + sum t_k s_k^2``, and s_k^2 <= p'_k^2.
+then ``J(Delta) J(Delta)^T <= Y`` for all admissible Delta.  Proof.  For a vector v let p' solve
+``p' = A^T v + M^T Delta^T p'`` and let s = Delta^T p'; then ``J^T v = D^T v + B^T s`` and ``p' = A^T v + M^T s``.  The
+quadratic form (*) at (v, s) reads ``|J^T v|^2 + sum t_b |p'_b|^2 <= v^T Y v + sum t_b |s_b|^2``, and |s_b| <= |p'_b|.
 
 For a chain of layers this is LipSDP (Fazlyab, Robey, Hassani, Morari, Pappas 2019) with one multiplier per neuron; the
 statement for arbitrary interconnections is the scaled small-gain theorem (Doyle 1982; Packard and Doyle 1993).
@@ -27,7 +30,7 @@ Only (*) has to be certified, by one completed Cholesky factorisation: the multi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -81,10 +84,11 @@ class Rows:
 @final
 @dataclass(frozen=True, slots=True)
 class Interconnection:
-    """The rows [B, M] of what unknown numbers receive, and multipliers T with which (*) is feasible.
+    """The rows [B, M] of what unknown blocks receive, and one multiplier for each block, with which (*) is feasible.
 
-    ``inputs`` is the dimension of u; ``rows`` has one row for each unknown number, and ``seen`` says on how many
-    columns it may depend, with what it misses: those before its layer.
+    ``inputs`` is the dimension of u; ``rows`` has one row for each number received, and ``seen`` says on how many
+    columns it may depend, with what it misses: those before its layer.  ``takes`` is the block that receives each row,
+    ``gives`` the block that hands on each unknown number.  A slope of an activation is a block of one and one.
 
     >>> none = Interconnection.of_inputs(2)
     >>> one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
@@ -99,26 +103,35 @@ class Interconnection:
     rows: Rows
     multipliers: Tensor
     seen: Tensor
+    takes: Tensor
+    gives: Tensor
 
     @classmethod
     def of_inputs(cls, inputs: int) -> Interconnection:
         """Return the interconnection without unknown numbers."""
         empty = torch.zeros((0, inputs), dtype=torch.float64, device="cpu")
-        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0), empty.new_zeros(0).long())
+        none = empty.new_zeros(0).long()
+        return cls(inputs, Rows(empty, empty.new_zeros(0)), empty.new_zeros(0), none, none, none)
 
     def __len__(self) -> int:
-        return len(self.multipliers)
+        """Number of unknown numbers."""
+        return len(self.gives)
 
     def with_multipliers(self, multipliers: Tensor) -> Interconnection:
         """Return the same interconnection with other multipliers, which need not be feasible."""
-        return Interconnection(self.inputs, self.rows, multipliers, self.seen)
+        return replace(self, multipliers=multipliers)
 
-    def extended(self, rows: Rows, known: Tensor | None = None) -> Interconnection:
-        """Return the interconnection with further unknown numbers, which receive ``rows`` of (u, q) so far.
+    def extended(
+        self, rows: Rows, known: Tensor | None = None, *, takes: Tensor | None = None, gives: Tensor | None = None
+    ) -> Interconnection:
+        """Return the interconnection with further unknown blocks, which receive ``rows`` of (u, q) so far.
 
-        The new multipliers are feasible: T must exceed the Gram matrix G of the new rows, and with diagonal D of about
-        that of G, ``G <= D |D^-1/2 G D^-1/2|``.  ``known`` is what is known of the
-        slopes in units of what is not: the bound ``(c + r)^2 |p|^2`` on ``|c p + r q|^2`` needs a multiplier of
+        ``takes`` and ``gives`` count the new blocks from 0, and each has all of them; without them every row is a block
+        that hands on one number.
+
+        The new multipliers are feasible: S must exceed the Gram matrix G of the new rows, and with diagonal D, equal
+        within a block and of about the diagonal of G, ``G <= D |D^-1/2 G D^-1/2|``.  ``known`` is what is known of a
+        block in units of what is not: the bound ``(c + r)^2 |p|^2`` on ``|c p + r q|^2`` needs a multiplier of
         ``(1 + c / r) |p|^2``.
 
         Raises
@@ -126,7 +139,10 @@ class Interconnection:
         NonFiniteError
             The numbers are too large, or too uneven, for a certificate in float64.
         """
-        columns = self.inputs + len(self) + len(rows.values)
+        each = torch.arange(len(rows.values))
+        takes, gives = each if takes is None else takes, each if gives is None else gives
+        blocks = int(takes.max()) + 1 if len(takes) > 0 else 0
+        columns = self.inputs + len(self) + len(gives)
         gram = self.gram(rows)
         if gram is None or not bool(torch.isfinite(gram).all()):
             raise NonFiniteError(
@@ -135,23 +151,37 @@ class Interconnection:
             )
         diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60
         # A row may be small beside its error; with this, the errors of any number of rows leave (*) feasible.
-        diagonal = diagonal + (_BESIDE * rows.error).square() * max(1.0, float(self.multipliers.sum()))
-        scale = diagonal.rsqrt()
+        diagonal = diagonal + (_BESIDE * rows.error).square() * max(1.0, float(self.multipliers[self.gives].sum()))
+        size = diagonal.new_zeros(blocks).scatter_reduce(0, takes, diagonal, "amax")
+        scale = size.rsqrt()[takes]
         largest = float(torch.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) if len(gram) > 0 else 1.0
         factor = 2.0 if known is None else known.clamp(2.0, _STEEPEST)
         before, new = self.rows.padded(columns), rows.padded(columns)
         return Interconnection(
             self.inputs,
             Rows(torch.cat([before.values, new.values]), torch.cat([before.error, new.error])),
-            torch.cat([self.multipliers, factor * max(largest, 0.1) * diagonal]),
+            torch.cat([self.multipliers, factor * max(largest, 0.1) * size]),
             torch.cat([self.seen, self.seen.new_full((len(rows.values),), self.inputs + len(self))]),
+            torch.cat([self.takes, takes + len(self.multipliers)]),
+            torch.cat([self.gives, gives + len(self.multipliers)]),
         )
+
+    def block_norms(self, values: Tensor) -> Tensor:
+        """Upper bounds on the norms of the parts of each row of ``values`` that belong to one block: (rows, blocks).
+
+        The columns of ``values`` are those of the first unknown numbers.
+        """
+        gives = self.gives[: values.shape[1]].expand(values.shape)
+        zeros = values.new_zeros((len(values), len(self.multipliers)))
+        largest = zeros.scatter_reduce(1, gives, values.abs(), "amax")
+        shares = values / torch.where(largest > 0, largest, 1.0).gather(1, gives)
+        return largest * zeros.scatter_add(1, gives, shares.square()).sqrt() * (1.0 + 2.0**-36)
 
     def gram(self, rows: Rows) -> Tensor | None:
         """Y with ``J J^T <= Y`` for the Jacobian J of ``rows`` in u and all unknown numbers; None if (*) fails.
 
-        Status: certified.  In coordinates in which T is the identity, write R for the stored rows, with row norms at
-        most rho, and E for what they miss, with row norms at most e: the error of the rows, and two roundings of each
+        Status: certified.  In coordinates in which T and S are identities, write R for the stored rows, of norms
+        at most rho, and E for what they miss, of norms at most e: the error of the rows, and two roundings of each
         entry from the change of coordinates.  For N rows, ``E E^T <= N diag(e^2)`` and the computed G misses R R^T by
         at most ``gamma N diag(rho^2)``, because a matrix dominated entrywise by x x^T is at most N diag(x^2).  So
 
@@ -161,9 +191,9 @@ class Interconnection:
         completed, it proves that no eigenvalue is below ``-shift`` (`spectrum`), and the shift is less than the room
         that was left in both blocks.
         """
-        n, m = len(self), len(rows.values)
-        rows = rows.padded(self.inputs + n)
-        received = rows.values[:, self.inputs :] * self.multipliers.sqrt()
+        m = len(rows.values)
+        rows = rows.padded(self.inputs + len(self))
+        received = rows.values[:, self.inputs :] * self.multipliers.sqrt()[self.gives]
         size = euclidean(torch.cat([rows.values[:, : self.inputs], received], 1), 1) + rows.error + UNDERFLOW
         unit = torch.frexp(size).exponent.long()
         scale = power_of_two(-unit)  # of z, so that its diagonal is about one or less
@@ -180,13 +210,13 @@ class Interconnection:
 
     def _scaled_gram(self, rows: Rows, scale: Tensor) -> Tensor | None:
         """Y for the rows times ``scale``; certified only if its diagonal is at most 4."""
-        n, m = len(self), len(rows.values)
-        order = m + n
+        m = len(rows.values)
+        order = m + len(self.takes)
         if order == 0:
             return rows.values.new_zeros((0, 0))
         root = self.multipliers.sqrt()
-        columns = torch.cat([torch.ones(self.inputs, dtype=torch.float64), root])
-        across = torch.cat([scale, 1.0 / root])
+        columns = torch.cat([torch.ones(self.inputs, dtype=torch.float64), root[self.gives]])
+        across = torch.cat([scale, 1.0 / root[self.takes]])
         stored = torch.cat([rows.values, self.rows.values]) * columns * across[:, None]
         size = torch.linalg.vector_norm(stored, dim=1) * _UP + UNDERFLOW
         largest = columns.cummax(0).values

@@ -2,16 +2,16 @@
 
 Given T and a vector v, the least Y of (*) has ``v^T Y v = |D^T v|^2 + (A^T v)^T T (A^T v) + x^T Q^-1 x`` with
 
-    Q = T - B B^T - M T M^T,      x = B D^T v + M T A^T v,
+    Q = S - B B^T - M T M^T,      x = B D^T v + M T A^T v,
 
 the supremum over q' of functions that are affine in T; so it is convex in T, on the domain Q > 0 where it grows without
-bound at the end.  With q' = Q^-1 x and p' = A^T v + M^T q', its derivatives in t are
+bound at the end.  With q' = Q^-1 x and p' = A^T v + M^T q', its derivatives in t are, for unknowns of one number,
 
     gradient_k = p'_k^2 - q'_k^2,
     Hessian    = 2 E^T Q^-1 E,   E = M diag(p') - diag(q'),
 
-and summed over many v the Hessian is a sum of three Hadamard products: each step costs a few multiplications of
-matrices as large as Q, however many v there are.
+and for blocks their sums over what each hands on (p') and receives (q').  Summed over many v the Hessian is a sum of
+three Hadamard products: each step costs a few multiplications of matrices as large as Q, however many v there are.
 """
 
 from __future__ import annotations
@@ -109,34 +109,46 @@ class _Problem:
     b: Tensor
     m: Tensor
     gram: Tensor
+    takes: Tensor
+    gives: Tensor
 
     @classmethod
     def of(cls, system: Interconnection, rows: Rows) -> _Problem:
         values = rows.padded(system.inputs + len(system)).values
         d, a = values.split([system.inputs, len(system)], 1)
         b, m = system.rows.values.split([system.inputs, len(system)], 1)
-        return cls(d, a, b, m, b @ b.T)
+        return cls(d, a, b, m, b @ b.T, system.takes, system.gives)
 
     def at(self, t: Tensor, directions: Tensor) -> _State | None:
         """Solve for all directions (columns); None outside the domain."""
-        factor, info = torch.linalg.cholesky_ex(torch.diag(t * (1.0 - _ROOM)) - self.gram - (self.m * t) @ self.m.T)
+        given = t[self.gives]
+        difference = torch.diag(t[self.takes] * (1.0 - _ROOM)) - self.gram - (self.m * given) @ self.m.T
+        factor, info = torch.linalg.cholesky_ex(difference)
         if int(info) != 0:
             return None
         straight, received = self.d.T @ directions, self.a.T @ directions
-        x = self.b @ straight + self.m @ (t[:, None] * received)
+        x = self.b @ straight + self.m @ (given[:, None] * received)
         q = torch.cholesky_solve(x, factor)
-        forms = straight.T @ straight + received.T @ (t[:, None] * received) + x.T @ q
+        forms = straight.T @ straight + received.T @ (given[:, None] * received) + x.T @ q
         return _State(factor, q, received + self.m.T @ q, forms)
 
-    def derivatives(self, state: _State, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient and Hessian of the weighted sum of the values."""
+    def derivatives(self, state: _State, weights: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+        """Gradient and Hessian of the weighted sum of the values, in the multipliers of so many blocks."""
         p, q = state.p, state.q
-        gradient = ((p.square() - q.square()) * weights).sum(1)
+        gradient = torch.zeros(blocks, dtype=torch.float64).index_add_(0, self.gives, (p.square() * weights).sum(1))
+        gradient.index_add_(0, self.takes, (q.square() * weights).sum(1), alpha=-1.0)
         inverse = torch.cholesky_inverse(state.factor)
         across = inverse @ self.m
-        mixed = ((q * weights) @ p.T) * across
-        hessian = ((p * weights) @ p.T) * (self.m.T @ across) - mixed - mixed.T + ((q * weights) @ q.T) * inverse
+        mixed = _summed(((q * weights) @ p.T) * across, self.takes, self.gives, blocks)
+        hessian = _summed(((p * weights) @ p.T) * (self.m.T @ across), self.gives, self.gives, blocks)
+        hessian += _summed(((q * weights) @ q.T) * inverse, self.takes, self.takes, blocks) - mixed - mixed.T
         return gradient, 2.0 * hessian
+
+
+def _summed(matrix: Tensor, rows: Tensor, columns: Tensor, blocks: int) -> Tensor:
+    """Sums over blocks of rows and columns."""
+    down = matrix.new_zeros((blocks, matrix.shape[1])).index_add_(0, rows, matrix)
+    return matrix.new_zeros((blocks, blocks)).index_add_(1, columns, down)
 
 
 def _newton(problem: _Problem, t: Tensor, directions: Tensor, objective: _Objective, steps: int) -> Tensor:
@@ -146,7 +158,7 @@ def _newton(problem: _Problem, t: Tensor, directions: Tensor, objective: _Object
         return t
     value, weights = objective(state.values)
     for _ in range(steps):
-        gradient, hessian = problem.derivatives(state, weights)
+        gradient, hessian = problem.derivatives(state, weights, len(t))
         slope, curvature = t * gradient, t[:, None] * hessian * t
         # In log t the curvature has the slope on its diagonal as well: without it, a t_k that should shrink would by
         # far too much, and hold up all others.
