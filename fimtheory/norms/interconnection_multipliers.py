@@ -31,6 +31,8 @@ _ROUNDS = 10  # in which the directions of `for_norm` are chosen anew
 _SPREAD = 0.3  # of the weights around the largest eigenvalue, relative
 _ENOUGH = 1e-3  # relative decrease by a step at which it is the last
 _BACKTRACKS = 25
+_SEEN = 1e-7  # of the size of a row: as much of its error as a certificate may see
+_COARSE = 2.0**8  # between limits on multipliers that are tried
 _ROOM = 1e-4  # by which T stays inside the domain, so that a certificate finds room as well
 
 _Objective = Callable[[Tensor], tuple[float, Tensor]]
@@ -49,7 +51,8 @@ def for_rows(system: Interconnection, rows: Rows) -> Interconnection:
         return float(root.sum()), 0.5 / root
 
     directions = torch.eye(len(rows.values), dtype=torch.float64, device="cpu")
-    return system.with_multipliers(_newton(problem, system.multipliers, directions, roots, _STEPS))
+    t = _newton(problem, system.multipliers, directions, roots, _STEPS)
+    return system.with_multipliers(_moderate(problem, rows, t, directions, lambda state: roots(state.values)[0]))
 
 
 def for_norm(system: Interconnection, rows: Rows, directions: Tensor) -> Interconnection:
@@ -79,7 +82,35 @@ def for_norm(system: Interconnection, rows: Rows, directions: Tensor) -> Interco
                 break
         top = (vectors * ((values / max(largest, 1e-300) - 1.0) / _SPREAD).softmax(0)) @ vectors.T
         weights = 0.5 * weights / weights.trace() + 0.5 * top
-    return system.with_multipliers(chosen)
+
+    def norm(state: _State) -> float:
+        return float(torch.linalg.eigvalsh(0.5 * (state.forms + state.forms.T))[-1])
+
+    return system.with_multipliers(_moderate(problem, rows, chosen, directions, norm))
+
+
+def _moderate(
+    problem: _Problem, rows: Rows, t: Tensor, directions: Tensor, objective: Callable[[_State], float]
+) -> Tensor:
+    """The multipliers, without those far larger than they need to be.
+
+    What a number with next to no slope receives may have any multiplier between its own size and the inverse square of
+    its weight, while a certificate multiplies the errors of all rows with the largest one.
+    """
+    error = float(rows.error.max())
+    if error == 0.0:
+        return t
+    cap = min(_SEEN * float(rows.norms.max()) / error, 1e150) ** 2
+    state = problem.at(t, directions) if float(t.max()) > cap else None
+    if state is None or not bool(state.forms.isfinite().all()):
+        return t
+    enough = (1.0 + _ENOUGH) * objective(state)
+    while cap < float(t.max()):
+        state = problem.at(t.clamp_max(cap), directions)
+        if state is not None and bool(state.forms.isfinite().all()) and objective(state) <= enough:
+            return t.clamp_max(cap)
+        cap *= _COARSE
+    return t
 
 
 def _total(values: Tensor) -> tuple[float, Tensor]:
