@@ -26,7 +26,7 @@ from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.interconnection import Rows
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
 
-__all__ = ["LocalBounds", "local_bound"]
+__all__ = ["LocalBounds", "diameter", "local_bound"]
 
 _UP = 1.0 + 2.0**-18
 _FAR = 700.0  # exp of more overflows
@@ -187,7 +187,7 @@ def _supremum(module: GraphModule, maps: Mapping[str, AffineMap], ball: Ball) ->
         if gram is not None and bool(torch.isfinite(gram).all()):
             candidates += [
                 (_largest(gram, largest, top), "probabilities"),
-                (_diameter(gram), "diameter"),
+                (diameter(gram), "diameter"),
             ]
     value, by = min(candidates, default=(math.inf, ""))
     if not math.isfinite(value):
@@ -255,7 +255,7 @@ def _largest(gram: Tensor, largest: Tensor, top: int) -> float:
     return (math.sqrt(upper) + 2.0**-40 * math.sqrt(trace)) ** 2 * (1.0 + 2.0**-40)
 
 
-def _diameter(gram: Tensor) -> float:
+def diameter(gram: Tensor) -> float:
     """A quarter of the largest form of a difference of two unit vectors, rounded up."""
     squares = gram.diagonal()
     size = squares[:, None] + squares

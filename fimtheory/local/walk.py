@@ -73,6 +73,8 @@ class Form:
 
 _Slopes = Callable[[str, Layer, Form], Interval]
 """Slopes of the activation of a name, which reads a form."""
+_Extend = Callable[[Interconnection, Rows, Tensor], Interconnection]
+"""``Interconnection.extended``, or another choice of multipliers."""
 
 
 @dataclass
@@ -88,12 +90,19 @@ class Walk:
     system: Interconnection
     reach: Tensor
     ranges: dict[str, Interval] = field(default_factory=dict)
+    extend: _Extend = Interconnection.extended
 
     @classmethod
-    def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap], ball: Ball) -> Walk:
-        """Start at the input."""
-        size = ball.centre.numel()
-        return cls(graph, maps, ball, Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64))
+    def at(
+        cls,
+        graph: LayerGraph,
+        maps: Mapping[str, AffineMap],
+        ball: Ball,
+        extend: _Extend = Interconnection.extended,
+    ) -> Walk:
+        """Start at the input; ``extend`` adds unknown numbers to the system."""
+        none = torch.zeros(0, dtype=torch.float64)
+        return cls(graph, maps, ball, Interconnection.of_inputs(ball.centre.numel()), none, extend=extend)
 
     @property
     def columns(self) -> int:
@@ -164,7 +173,7 @@ class Walk:
                 low, high = self.ranges[name]  # the centre lies in the middle
                 extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
             self.reach = torch.cat([self.reach, extent])
-            self.system = self.system.extended(received, middle.abs().max() / radius.flatten()[open_])
+            self.system = self.extend(self.system, received, middle.abs().max() / radius.flatten()[open_])
         added = torch.zeros((len(open_), radius.numel()), dtype=torch.float64)
         added[torch.arange(len(open_)), open_] = power_of_two(unit)
         scaled = form.columns * middle
