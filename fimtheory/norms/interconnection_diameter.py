@@ -37,6 +37,7 @@ _STEPS = 60
 _BACKTRACKS = 20
 _TO_THE_END = 0.9  # of the way along which the first multiplier vanishes
 _PAIRS = 512  # whose curvature enters a step
+_BESIDE = 2.0**20  # times its error is the least size of a row, as in `interconnection`
 _ROOM = 1e-6  # by which T stays inside the domain, so that a certificate finds room as well
 
 
@@ -60,7 +61,7 @@ def feasible(system: Interconnection) -> Interconnection:
     """Return the interconnection with multipliers for which (*) is feasible, by one factorisation, block by block.
 
     As in ``Interconnection.extended``: of a block with Gram matrix G, given those before it, a multiple of about G's
-    diagonal, twice what G needs.
+    diagonal, twice what G and the errors of the rows need.
 
     Raises
     ------
@@ -78,10 +79,10 @@ def feasible(system: Interconnection) -> Interconnection:
         gram = b[new] @ b[new].T + weighted @ m[new, old].T + half.T @ half
         if not bool(torch.isfinite(gram).all()):
             raise NonFiniteError("the slopes cannot be bounded in float64; use weights of a more even size")
-        diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60
+        diagonal = gram.diagonal() + 1e-3 * gram.diagonal().mean() + 1e-60 + _missed(system.rows.error[new], t)
         scale = diagonal.rsqrt()
         largest = float(torch.linalg.eigvalsh(scale[:, None] * gram * scale)[-1])
-        t[new] = 2.0 * max(largest, 0.1) * diagonal
+        t[new] = 2.0 * max(largest, 1.0) * diagonal
         block, info = torch.linalg.cholesky_ex(torch.diag(t[new]) - gram)
         if int(info) != 0:
             raise NonFiniteError("the slopes cannot be bounded in float64; use weights of a more even size")
@@ -103,11 +104,11 @@ def for_diameter(system: Interconnection, rows: Rows) -> Interconnection:
     problem = _Problem.of(system, rows)
     t = system.multipliers
     point = problem.at(t)
-    if len(system) == 0 or point is None or not float(point.forms.max()) > 0:
+    if point is None or len(system) == 0 or len(point.forms) == 0 or not float(point.forms.max()) > 0:
         return system
-    order = _WEIGHT * len(system) + 1.0
-    mu = _FIRST * float(point.forms.max()) / order
-    best, chosen, spent = float("inf"), t, 0
+    order = _WEIGHT * len(system) + len(point.forms)
+    best, chosen, spent = float(point.forms.max()), t, 0
+    mu = _FIRST * best / order
     for _ in range(_STEPS):
         step, decrement = problem.direction(point, mu)
         spent += 1
@@ -147,6 +148,7 @@ class _Problem:
     m: Tensor
     pairs: tuple[Tensor, Tensor]
     read: Tensor
+    missed: Tensor
 
     @classmethod
     def of(cls, system: Interconnection, rows: Rows) -> _Problem:
@@ -154,12 +156,13 @@ class _Problem:
         d, a = rows.padded(sum(sizes)).values.split(sizes, 1)
         b, m = system.rows.values.split(sizes, 1)
         first, second = torch.triu_indices(len(d), len(d), 1).unbind()
-        return cls(d, a, b, m, (first, second), (a != 0).any(0) | (m != 0).any(0))
+        read = (a != 0).any(0) | (m != 0).any(0)
+        return cls(d, a, b, m, (first, second), read, _missed(system.rows.error, system.multipliers))
 
     def at(self, t: Tensor) -> _Point | None:
         """Evaluate all forms; None outside the domain."""
         matrix = self.b @ self.b.T
-        matrix.addmm_(self.m * t, self.m.T).neg_().diagonal().add_(t * (1.0 - _ROOM))
+        matrix.addmm_(self.m * t, self.m.T).neg_().diagonal().add_(t * (1.0 - _ROOM) - self.missed)
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) != 0:
             return None
@@ -203,6 +206,11 @@ class _Problem:
             return torch.zeros_like(slope), 0.0
         step = -torch.cholesky_solve(slope[:, None], factor)[:, 0]
         return step, -float(slope @ step)
+
+
+def _missed(error: Tensor, t: Tensor) -> Tensor:
+    """What the errors of rows take from Q, with room for any number of rows: a row may be smaller than its error."""
+    return (_BESIDE * error).square() * max(1.0, float(t.sum()))
 
 
 def _level(forms: Tensor, mu: float) -> float:
