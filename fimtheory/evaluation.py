@@ -86,8 +86,8 @@ class Evaluation:
         Steps of the worst-case bound, block by block.
     ladder
         The bound as it gets smaller: with layers folded and the head rule, with the centred bound on branches, and
-        with the layers at the end bounded jointly; those of the three that apply; last with the semidefinite bound, where
-        it was asked for.
+        with the layers at the end bounded jointly; those of the three that apply; last with the semidefinite
+        bound, where it was asked for.
     rules
         How often each rule and each certificate was used.
     seconds

@@ -1,5 +1,6 @@
 """Semidefinite bounds against the Jacobians of admissible slopes, lam at searched inputs, and the solver's optimum."""
 
+import itertools
 import math
 
 import pytest
@@ -24,7 +25,7 @@ ACTIVATIONS = (layers.ReLU(), layers.GELU(), layers.SiLU(), layers.LeakyReLU(0.2
 # ---- soundness --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(networks())
 def test_no_input_exceeds_the_bound(case):
     module, x = case
@@ -86,7 +87,7 @@ def styled(t, style, draw):
     return t
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(convolutional())
 def test_no_admissible_jacobian_exceeds_the_bound(case):
     """Slopes and winners of every entry and window of the network as it is given, ascended to vertices."""
@@ -163,10 +164,10 @@ def test_the_optimum_of_a_solver_is_reached(graph):
         assert best * (1 - 1e-4) <= found <= best * (1 + 2e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(2, 12), min_size=3, max_size=5), st.integers(0, 2**20), st.sampled_from(ACTIVATIONS[:4]))
 def test_never_worse_than_the_recursion(sizes, seed, act):
-    made = [each for n, m in zip(sizes, sizes[1:], strict=False) for each in (layers.Linear(n, m), act)]
+    made = [each for n, m in itertools.pairwise(sizes) for each in (layers.Linear(n, m), act)]
     graph = perceptron(*made[:-1], shape=tuple(sizes[:1]))
     module = ft.instantiate(graph, seed, dtype=torch.float64)
     weights = [module.state_dict()[f"l{2 * k}.weight"] for k in range(len(sizes) - 1)]
