@@ -44,8 +44,8 @@ from fimtheory.slopes import slopes_of
 
 __all__ = ["MOST_SLOPES", "SemidefiniteBound", "bound_of", "semidefinite_bound"]
 
-MOST_SLOPES = 4096
-"""Unknown slopes at most: memory grows like the square of their number, time like the cube."""
+MOST_SLOPES = 1024
+"""Unknown slopes at most: memory grows like the square of their number, time like the cube (minutes at the limit)."""
 _ROUNDING = 2.0**-40
 
 
