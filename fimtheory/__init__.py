@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fimtheory.ranges import ranged
     from fimtheory.reporting import report
     from fimtheory.search import worst_case
+    from fimtheory.semidefinite import semidefinite_bound
     from fimtheory.sources import from_onnx, from_torch
     from fimtheory.verification import verify
 
@@ -53,6 +54,7 @@ _NEEDS_TORCH = {
     "local_radius": "fimtheory.local",
     "ranged": "fimtheory.ranges",
     "report": "fimtheory.reporting",
+    "semidefinite_bound": "fimtheory.semidefinite",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
 }
@@ -65,7 +67,7 @@ __all__ = [
     "derive", "errors", "estimate", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
-    "verify", "worst_case",
+    "semidefinite_bound", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

@@ -134,6 +134,10 @@ def bound(
     token_variance: TokenVariance = None,
     input_bound: InputBound = None,
     ladder: Annotated[bool, typer.Option("--ladder", help="Show the bound after each kind of rule.")] = False,
+    sdp: Annotated[
+        bool,
+        typer.Option("--sdp", help="Bound small networks by a semidefinite programme, too; the smallest bound counts."),
+    ] = False,
     around: Annotated[
         str | None,
         typer.Option(help="Bound lam in a ball around each input of this data (named as for --data) instead."),
@@ -146,7 +150,7 @@ def bound(
     """Evaluate the certified bound on a model's weights, step by step; with --around, in balls around inputs."""
     from fimtheory.evaluation import evaluate
 
-    _require_local_options(around, eps, norm, n, ladder, token_variance, input_bound)
+    _require_local_options(around, eps, norm, n, ladder, sdp, token_variance, input_bound)
     made = resolve(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
@@ -156,7 +160,7 @@ def bound(
         return
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
-    found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
+    found = evaluate(derivation, model, input_bound=input_bound, semidefinite=sdp, progress=_err.is_terminal)
     usual = evaluate(derive_baseline(made.graph), model, input_bound=input_bound, progress=_err.is_terminal)
     if as_json:
         _print_json(tables.bound_json(made.name, derivation, found, usual))
@@ -177,7 +181,7 @@ def _require_local_options(
         raise DataError("--around needs the radius of the balls: --eps E, in units of the input")
     if around is not None and any(others):
         raise DataError(
-            "--ladder, --token-variance and --input-bound are about bounds without a ball; leave out --around"
+            "--ladder, --sdp, --token-variance and --input-bound are about bounds without a ball; leave out --around"
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteError",
     "RuleError",
     "ShapeError",
+    "SizeError",
     "SourceError",
     "SymbolicSizeError",
     "TargetError",
@@ -35,6 +36,10 @@ class GraphError(FimTheoryError):
 
 class ShapeError(GraphError):
     """A layer received an input shape it cannot take."""
+
+
+class SizeError(FimTheoryError):
+    """A network is too large for a method; the message says what the limit is and what to use instead."""
 
 
 class FormatError(FimTheoryError):

@@ -24,6 +24,7 @@ from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsEr
 from fimtheory.instantiation import GraphModule
 from fimtheory.measures import MeasuredGraph
 from fimtheory.ranges import Ranges
+from fimtheory.semidefinite import SemidefiniteBound, bound_of
 
 __all__ = ["Evaluation", "Row", "Rung", "evaluate"]
 
@@ -85,7 +86,8 @@ class Evaluation:
         Steps of the worst-case bound, block by block.
     ladder
         The bound as it gets smaller: with layers folded and the head rule, with the centred bound on branches, and
-        with the layers at the end bounded jointly; those of the three that apply.
+        with the layers at the end bounded jointly; those of the three that apply; last with the semidefinite
+        bound, where it was asked for.
     rules
         How often each rule and each certificate was used.
     seconds
@@ -130,6 +132,7 @@ def evaluate(
     module: nn.Module | Mapping[str, Tensor],
     *,
     input_bound: float | None = None,
+    semidefinite: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate the bounds of ``derivation`` on the weights of ``module``.
@@ -143,6 +146,9 @@ def evaluate(
     input_bound : float, optional
         Largest absolute value of an entry of an input: where the theorem assumes bounds on values that no layer
         provides by itself, they are those of such inputs.
+    semidefinite : bool
+        Bound lam by one matrix inequality as well (``ft.semidefinite_bound``): seconds to minutes for small networks.
+        The bound is the smaller one.
     progress : bool
         Show a progress bar on stderr.
 
@@ -158,6 +164,8 @@ def evaluate(
         The theorem assumes bounded values, which depend on the input, and no input bound is given.
     DataError
         The input bound is not a finite number of at least 0.
+    MissingRuleError, SizeError
+        A semidefinite bound is asked for, and the network has other layers or is too large.
     """
     start = time.perf_counter()
     if not isinstance(derivation, Derivation):
@@ -200,6 +208,13 @@ def evaluate(
         less = 0.0 if bound == product else log10_upper(bound) - log10_upper(product)
         rows.append(_stack_row(derivation, less, *stack[1:]))
         ladder.append(Rung("joint recursion", log10_upper(bound)))
+    if semidefinite:
+        whole = numbers.semidefinite()
+        value = (arb(whole.value) / evaluated(derivation.temperature, {}) ** 2).abs_upper()
+        before, bound = bound, bound.min(value).abs_upper()
+        less = 0.0 if bound == before else log10_upper(bound) - log10_upper(before)
+        rows.append(_semidefinite_row(derivation, less, whole))
+        ladder.append(Rung("semidefinite programme", log10_upper(bound)))
     used = Counter(row.rule for row in rows)
     used.update(method for row in rows for method in row.method.split("; ") if method)
     return Evaluation(
@@ -271,6 +286,10 @@ class _Numbers:
         floor = self.derivation.token_variance
         return where if floor is None else f"{where}, and tokens of variance at least {floor} into every layer norm"
 
+    def semidefinite(self) -> SemidefiniteBound:
+        """Bound on lam by one matrix inequality, at temperature 1."""
+        return bound_of(self._measures)
+
     def of(self, measured: Measured, names: Mapping[str, str]) -> tuple[arb, str]:
         """Value of a measured symbol where a lemma's nodes have the given names, and its certificate."""
         return self._value(measured.kind, tuple(names[n] for n in measured.nodes))
@@ -328,6 +347,14 @@ class _Numbers:
         tau = self.derivation.temperature
         start = evaluated(inference.worst_case_stack(recursion.symbol, (), tau), {recursion.symbol: value})
         return _product(start, before), value, method
+
+
+def _semidefinite_row(derivation: Derivation, decades: float, whole: SemidefiniteBound) -> Row:
+    """Row of the bound by one matrix inequality, with half the largest gain of a difference of two logits."""
+    graph = derivation.graph
+    gain = log10_upper(arb(whole.value).sqrt().abs_upper())
+    method = f"matrix inequality, {whole.multipliers} multipliers"
+    return Row("whole", graph.output, "R/2", "semidefinite programme", gain, decades, method)
 
 
 def _product(start: arb, parts: list[arb]) -> arb:

@@ -116,7 +116,8 @@ def certified_radius(module: nn.Module, x: Tensor, evaluation: Evaluation) -> Ra
     ``|<w_i - w_j, g(x) - g(x')>| <= D_W L(g) ||x - x'||``.  Otherwise (rule *softmax*) ``Lam = L(f)^2 / (2 tau^2)`` and
     ``M = sqrt(2) L(f)``; and ``z_i - z_j = <e_i - e_j, f(x)>`` moves by at most ``sqrt(2) L(f) ||x - x'||``.
     Where a stack gives the smaller ``Lam = R_W^2 L(h)^2 / (4 tau^2)``, ``M = R_W L(h)``, and R_W bounds how every
-    difference of two logits moves with h.
+    difference of two logits moves with h; where the semidefinite bound is the smaller one, twice its root is such a
+    bound for the whole network (``semidefinite``).
     So ``z_c - z_j`` stays positive for every j nearer than the margin radius.
 
     *The map to distributions with the Fisher-Rao metric is Lipschitz with constant sqrt(Lam).*  On the segment between

@@ -215,6 +215,18 @@ def test_no_progress_is_drawn_where_stderr_is_no_terminal():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_semidefinite_bound_is_the_last_rung():
+    usual, made = (json.loads(run("bound", "zoo:digits_mlp", *more, "--json").stdout) for more in ((), ("--sdp",)))
+    assert [rung["rung"] for rung in made["ladder"]] == [
+        *(rung["rung"] for rung in usual["ladder"]),
+        "semidefinite programme",
+    ]
+    assert made["bound"]["log10"] == made["ladder"][-1]["log10"] < usual["bound"]["log10"]
+    refused = run("bound", "zoo:digits_vit", "--sdp")
+    assert refused.returncode == 2
+    assert "no semidefinite bound for layer type" in refused.stderr
+
+
 def test_a_ladder_descends_from_what_is_usually_reported():
     made = json.loads(run("bound", "zoo:digits_mlp", "--json").stdout)
     rungs = [made["baseline"]["log10"], *(rung["log10"] for rung in made["ladder"])]
@@ -245,6 +257,7 @@ def test_lam_is_bounded_around_inputs():
         (("--around", "digits:test"), "--eps E"),
         (("--around", "digits:test", "--eps", "0.1", "--norm", "l1"), "expected one of l2, linf"),
         (("--around", "digits:test", "--eps", "0.1", "--ladder"), "leave out --around"),
+        (("--around", "digits:test", "--eps", "0.1", "--sdp"), "leave out --around"),
         (("--around", "digits:test", "--eps", "inf"), "expected a finite number"),
     ],
 )

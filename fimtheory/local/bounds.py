@@ -26,7 +26,7 @@ from fimtheory.local.walk import Pass, Walk, increments, jacobian
 from fimtheory.norms import interconnection_multipliers as multipliers
 from fimtheory.norms.rounding import UNDERFLOW, UNIT, gamma_n
 
-__all__ = ["LocalBounds", "local_bound"]
+__all__ = ["LocalBounds", "diameter", "local_bound"]
 
 _UP = 1.0 + 2.0**-18
 _FAR = 700.0  # exp of more overflows
@@ -164,7 +164,7 @@ def _supremum(module: GraphModule, made: Mapping[str, AffineMap | Pass], ball: B
         if gram is not None and bool(torch.isfinite(gram).all()):
             candidates += [
                 (_largest(gram, largest, top), "probabilities"),
-                (_diameter(gram), "diameter"),
+                (diameter(gram), "diameter"),
             ]
     value, by = min(candidates, default=(math.inf, ""))
     if not math.isfinite(value):
@@ -214,7 +214,7 @@ def _largest(gram: Tensor, largest: Tensor, top: int) -> float:
     return (math.sqrt(upper) + 2.0**-40 * math.sqrt(trace)) ** 2 * (1.0 + 2.0**-40)
 
 
-def _diameter(gram: Tensor) -> float:
+def diameter(gram: Tensor) -> float:
     """A quarter of the largest form of a difference of two unit vectors, rounded up."""
     squares = gram.diagonal()
     size = squares[:, None] + squares

@@ -43,9 +43,8 @@ __all__ = ["FAR", "VISIBLE", "Form", "Pass", "Walk", "increments", "jacobian"]
 
 _UP = 1.0 + 2.0**-18
 _RELU = layers.ReLU()
-_MANY = (
-    1200  # unknown numbers after which a walk starts anew where it can: their cube is the time that each bound takes
-)
+_MANY = 1200
+"""Unknown numbers after which a walk starts anew where it can: their cube is the time that each bound takes."""
 FAR = 900  # largest exponent of a unit, either way
 VISIBLE = 2.0**30  # an error is at most the inverse of this, in units of what an unknown number receives
 
@@ -83,6 +82,8 @@ class Form:
 
 _Slopes = Callable[[str, Layer, Form], Interval]
 """Slopes of the activation of a name, which reads a form."""
+_Extend = Callable[[Interconnection, Rows, Tensor], Interconnection]
+"""``Interconnection.extended``, or another choice of multipliers."""
 
 
 class Pass(Protocol):
@@ -113,12 +114,19 @@ class Walk:
     secant: bool = True
     passed: int = 0
     centres: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    extend: _Extend = Interconnection.extended
 
     @classmethod
-    def at(cls, graph: LayerGraph, maps: Mapping[str, AffineMap | Pass], ball: Ball) -> Walk:
-        """Start at the input."""
-        size = ball.centre.numel()
-        return cls(graph, maps, ball, Interconnection.of_inputs(size), torch.zeros(0, dtype=torch.float64))
+    def at(
+        cls,
+        graph: LayerGraph,
+        maps: Mapping[str, AffineMap | Pass],
+        ball: Ball,
+        extend: _Extend = Interconnection.extended,
+    ) -> Walk:
+        """Start at the input; ``extend`` adds unknown numbers to the system."""
+        none = torch.zeros(0, dtype=torch.float64)
+        return cls(graph, maps, ball, Interconnection.of_inputs(ball.centre.numel()), none, extend=extend)
 
     @property
     def columns(self) -> int:
@@ -139,7 +147,8 @@ class Walk:
             for source in dict.fromkeys(sources):
                 if last[source] == node:
                     del forms[source]
-            if len(forms) == 1 and len(self.system.takes) > _MANY:
+            feasible = self.extend == Interconnection.extended  # a certificate needs multipliers that are
+            if feasible and len(forms) == 1 and len(self.system.takes) > _MANY:
                 forms[node] = self._summarised(forms[node])
         return forms[graph.order[-1]].padded(self.columns)
 
@@ -228,7 +237,7 @@ class Walk:
                 low, high = self.ranges[name]  # the centre lies in the middle
                 extent = torch.minimum(extent, 0.5 * (high - low).flatten()[open_] * factor * _UP)
             self.reach = torch.cat([self.reach, extent])
-            self.system = self.system.extended(received, middle.abs().max() / radius.flatten()[open_])
+            self.system = self.extend(self.system, received, middle.abs().max() / radius.flatten()[open_])
         added = torch.zeros((len(open_), radius.numel()), dtype=torch.float64)
         added[torch.arange(len(open_)), open_] = power_of_two(unit)
         scaled = form.columns * middle
