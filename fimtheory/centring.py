@@ -1,10 +1,10 @@
 """Centred residual blocks: a better bound than 1 + the product of norms for a branch of two to four affine maps.
 
-A sum P x + W_m phi_{m-1}( ... phi_1(W_1 x)) has the Jacobian P + W_m D_{m-1} ... D_1 W_1, where the D_i are diagonal and
-their entries, the slopes of phi_i, lie in [a_i, b_i].  With c_i = (a_i + b_i)/2 and r_i = (b_i - a_i)/2,
-D_i = c_i I + r_i E_i with ||E_i|| <= 1.  Multiplied out, the branch has a term for each set S of borders at which E_i is
-taken; a positive diagonal T_k commutes with E there.  So with V_0, ..., V_q the products of maps between the borders
-in S, and T_k at each of these (none at the ends),
+A sum P x + W_m phi_{m-1}( ... phi_1(W_1 x)) has the Jacobian P + W_m D_{m-1} ... D_1 W_1, where the D_i are diagonal
+and their entries, the slopes of phi_i, lie in [a_i, b_i].  With c_i = (a_i + b_i)/2 and r_i = (b_i - a_i)/2,
+D_i = c_i I + r_i E_i with ||E_i|| <= 1.  Multiplied out, the branch has a term for each set S of borders at which E_i
+is taken; a positive diagonal T_k commutes with E there.  So with V_0, ..., V_q the products of maps between the
+borders in S, and T_k at each of these (none at the ends),
 
     ||P + W_m D_{m-1} ... D_1 W_1||  <=  ||P + c_1 ... c_{m-1} W_m ... W_1||
         +  sum over S, not empty, of  prod_{i not in S} |c_i|  prod_{i in S} r_i  prod_k ||T_k^-1 V_k T_{k-1}||.
@@ -74,8 +74,10 @@ class Branch:
 
     def cut(self, at: Collection[str]) -> tuple[str, ...]:
         """Return the nodes of the branch with no activations but those ``at`` which it is cut."""
-        between = [(node,) if node in at else () for node in (*self.activations, None)]
-        return tuple(node for pair in zip(self.maps, between, strict=True) for part in pair for node in part)
+        nodes = list(self.maps[0])
+        for activation, run in zip(self.activations, self.maps[1:], strict=True):
+            nodes += [activation, *run] if activation in at else run
+        return tuple(nodes)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -86,8 +88,8 @@ class Branch:
 def branch_at(body: LayerGraph, node: str) -> Branch | None:
     """Return the branch and the shortcut that meet at a sum, None where it is not of that form.
 
-    The affine maps are two to four linear layers or convolutions without dilation, each with the batch norm that follows
-    it; slopes are known; P reads no position that the branch does not.
+    The affine maps are two to four linear layers or convolutions without dilation, each with the batch norm that
+    follows it; slopes are known; P reads no position that the branch does not.
     """
     sources = body.inputs(node)
     if not isinstance(body.layer(node), layers.Add) or len(sources) != 2 or len(set(sources)) != 2:

@@ -102,16 +102,18 @@ def test_no_slopes_exceed_the_centred_bound(side, monkeypatch):
     monkeypatch.setattr(residual, "_SIDE", side)
     ratios = []
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    )
     @given(blocks(), st.data())
     def run(block, data):
         branch, straight, size = block
-        padded = [side == 0 and any(given.padding) for given in branch[1:]]
+        padded = [side == 0 and any(each.padding) for each in branch[1:]]
         own = [data.draw(st.sampled_from(SLOPES if pads else [*SLOPES, APART])) for pads in padded]
         maps, here = [], size
-        for given in branch:
-            maps.append(matrix(given, here))
-            here = given.geometry(here).output_size
+        for each in branch:
+            maps.append(matrix(each, here))
+            here = each.geometry(here).output_size
         p = matrix(straight, size)
         found, bound = worst(p, maps, own), centred_bound(branch, straight, size, own)
         assert found <= bound * SLACK
@@ -132,25 +134,25 @@ def centred_bound(branch, straight, size, intervals):
     for cuts in itertools.product([False, True], repeat=len(intervals)):
         if any(cuts):
             runs = [[branch[0]]]
-            for given, cut in zip(branch[1:], cuts, strict=True):
-                runs = [*runs, [given]] if cut else [*runs[:-1], [*runs[-1], given]]
+            for each, cut in zip(branch[1:], cuts, strict=True):
+                runs = [*runs, [each]] if cut else [*runs[:-1], [*runs[-1], each]]
             share = math.prod(r if cut else abs(c) for c, r, cut in zip(centres, radii, cuts, strict=True))
             bound += share * norms.equilibrated_product(runs, size).upper
     return bound
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(blocks(), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_a_product_bounds_its_matrices(block, cuts):
     """Each term's bound by itself, against the matrices cut at random by signs, which commute with all diagonals."""
     branch, _, size = block
     maps, here, runs = [], size, [[branch[0]]]
-    for given in branch:
-        maps.append(matrix(given, here))
-        here = given.geometry(here).output_size
+    for each in branch:
+        maps.append(matrix(each, here))
+        here = each.geometry(here).output_size
     cut = cuts[: len(branch) - 1]
-    for given, own in zip(branch[1:], cut, strict=True):
-        runs = [*runs, [given]] if own else [*runs[:-1], [*runs[-1], given]]
+    for each, own in zip(branch[1:], cut, strict=True):
+        runs = [*runs, [each]] if own else [*runs[:-1], [*runs[-1], each]]
     assume(len(runs) > 1)
     upper = norms.equilibrated_product(runs, size).upper
     intervals = [(-1.0, 1.0) if own else (1.0, 1.0) for own in cut]

@@ -9,7 +9,7 @@ __all__ = ["ungrouped"]
 
 
 def ungrouped(kernel: Tensor, groups: int) -> Tensor:
-    """Kernel (c_out, c_in, *taps) that reads all input channels, zero between groups, from (c_out, c_in / groups, *taps).
+    """Kernel (c_out, c_in, *taps) over all input channels, zero between groups, from (c_out, c_in / groups, *taps).
 
     >>> ungrouped(torch.tensor([[1.0], [2.0]]), 2).tolist()
     [[1.0, 0.0], [0.0, 2.0]]

@@ -1,10 +1,10 @@
 r"""Certified norms for a residual branch W_m D_{m-1} ... D_1 W_1 beside a shortcut P, with slopes around a centre.
 
-The D_i are diagonal with entries in [c_i - r_i, c_i + r_i], so that D_i = c_i I + r_i E_i with ||E_i|| <= 1.  Multiplied
-out, the product has one term for each set S of borders i at which E_i is taken, and c_i elsewhere.  The empty set's is
-c W_m ... W_1 with c = c_1 ... c_{m-1}; any other cuts the maps into runs V_0, ..., V_q, each a product of maps with no
-border between them, and is V_q E V_{q-1} ... E V_0 times its c_i and r_i.  A positive diagonal T_k commutes with the
-E at its border, so
+The D_i are diagonal with entries in [c_i - r_i, c_i + r_i], so that D_i = c_i I + r_i E_i with ||E_i|| <= 1.
+Multiplied out, the product has one term for each set S of borders i at which E_i is taken, and c_i elsewhere.  The
+empty set's is c W_m ... W_1 with c = c_1 ... c_{m-1}; any other cuts the maps into runs V_0, ..., V_q, each a product
+of maps with no border between them, and is V_q E V_{q-1} ... E V_0 times its c_i and r_i.  A positive diagonal T_k
+commutes with the E at its border, so
 
     ||P + W_m D_{m-1} ... D_1 W_1||  <=  ||P + c W_m ... W_1||
         +  sum over S of  prod_{i not in S} |c_i|  prod_{i in S} r_i  prod_k ||T_k^-1 V_k T_{k-1}||,   T_q = T_-1 = I.
@@ -92,8 +92,9 @@ class _Run:
     @classmethod
     def of(cls, given: Correlation, size: Sizes, name: str, *, finite: bool) -> _Run:
         rows = scale_rows(given.kernel.flatten(1), given.row_scale, name)
-        flat = torch.zeros_like(given.kernel, dtype=torch.float64) if rows.values is None else rows.values
-        kernel, stride, padding, groups = flat.reshape(given.kernel.shape), given.stride, given.padding, given.groups
+        zero = torch.zeros(given.kernel.shape, dtype=torch.float64)
+        kernel = zero if rows.values is None else rows.values.reshape(given.kernel.shape)
+        stride, padding, groups = given.stride, given.padding, given.groups
         if finite:
             kernel = torch.block_diag(*toeplitz(kernel, given.geometry(size)))
             stride, padding, groups = (), (), 1
@@ -204,9 +205,9 @@ def centred_residual(
 def equilibrated_product(runs: Sequence[Sequence[Correlation]], size: Sizes) -> CertifiedNorm:
     """The product of the ``||T_k^-1 V_k T_{k-1}||`` for a branch cut into the runs V_0, ..., V_q of maps.
 
-    Status: certified for T_k = powers of two near ``sqrt(||row_k of T_k^-1 ...|| / ||column_k of the next run||)``, over
-    the channels at each cut from the first to the last: the choice that would balance two factors in the Frobenius
-    norm; multiplying by powers of two is exact.
+    Status: certified for T_k near ``sqrt(||row_k|| / ||column_k||)``, of the runs before and after the cut and over its
+    channels, from the first cut to the last: the choice that would balance two factors in the Frobenius norm.  The
+    roundings of T and of its inverse count as errors of the entries.
 
     Parameters
     ----------
