@@ -206,8 +206,9 @@ def equilibrated_product(runs: Sequence[Sequence[Correlation]], size: Sizes) -> 
     """The product of the ``||T_k^-1 V_k T_{k-1}||`` for a branch cut into the runs V_0, ..., V_q of maps.
 
     Status: certified for T_k near ``sqrt(||row_k|| / ||column_k||)``, of the runs before and after the cut and over its
-    channels, from the first cut to the last: the choice that would balance two factors in the Frobenius norm.  The
-    roundings of T and of its inverse count as errors of the entries.
+    channels, from the first cut to the last: the choice that would balance two factors in the Frobenius norm; and for
+    the powers of two nearest to them, of which the smaller product is returned.  The roundings of T and of its inverse
+    count as errors of the entries.
 
     Parameters
     ----------
@@ -232,21 +233,37 @@ def equilibrated_product(runs: Sequence[Sequence[Correlation]], size: Sizes) -> 
         return zero_norm()
     rest = iter(stored)
     parts = [reduce(_Run.then, itertools.islice(rest, len(run))) for run in runs]
-    borders = itertools.accumulate(map(len, runs[:-1]))
-    for k, border in enumerate(borders):
-        factors = _balance(parts[k], parts[k + 1], math.prod(sizes[border]) if finite else 1)
-        parts[k] = parts[k].rows_multiplied(1.0 / factors)
-        parts[k + 1] = parts[k + 1].columns_multiplied(factors)
-    norms = [parts[0].norm(size, _everywhere(parts[0]))]
-    span = sizes[-1]
+    positions = [math.prod(sizes[k]) if finite else 1 for k in itertools.accumulate(map(len, runs[:-1]))]
+    norms = [_product(_balanced(parts, positions, even=even), size, sizes[-1]) for even in (False, True)]
+    return min(norms, key=lambda norm: norm.upper)
+
+
+def _product(parts: Sequence[_Run], size: Sizes, outputs: Sizes) -> CertifiedNorm:
+    """The product of the norms of runs one after the other, on an input of ``size`` and up to ``outputs`` positions."""
+    norms, span = list[CertifiedNorm](), outputs
     for part in reversed(parts[1:]):
         span = _read_by(part, span)
-        norms.insert(1, part.norm(span, (0,) * len(span)))
+        norms.insert(0, part.norm(span, (0,) * len(span)))
+    norms.insert(0, parts[0].norm(size, _everywhere(parts[0])))
     value = 1.0
     for norm, part in zip(norms, parts, strict=True):
         value = up(value * up(up(norm.upper + up(part.relative * part.magnitude)) + UNDERFLOW))
     methods = " and ".join(dict.fromkeys(norm.method for norm in norms))
     return unscaled(value, sum(part.exponent for part in parts), f"{methods}, balanced")
+
+
+def _balanced(runs: Sequence[_Run], positions: Sequence[int], *, even: bool) -> list[_Run]:
+    """Runs with a diagonal and its inverse at each cut, from the first to the last; of powers of two where ``even``.
+
+    Powers of two leave nearly equal channels alone, which may serve the spectral norm better.
+    """
+    parts = list(runs)
+    for k, count in enumerate(positions):
+        factors = _balance(parts[k], parts[k + 1], count)
+        factors = 2.0 ** factors.log2().round() if even else factors
+        parts[k] = parts[k].rows_multiplied(1.0 / factors)
+        parts[k + 1] = parts[k + 1].columns_multiplied(factors)
+    return parts
 
 
 def _balance(before: _Run, after: _Run, positions: int) -> Tensor:
