@@ -1,16 +1,24 @@
-"""Centred residual blocks: a better bound than 1 + ||B|| ||A|| for a branch of two affine maps around an activation.
+"""Centred residual blocks: a better bound than 1 + the product of norms for a branch of two to four affine maps.
 
-A sum P x + B phi(A x) has the Jacobian P + B D A, where D is diagonal and its entries, the slopes of phi, lie in
-[a, b].  With c = (a + b)/2 and r = (b - a)/2, D = c I + r E with ||E|| <= 1, and any positive diagonal T commutes with
-E, so
+A sum P x + W_m phi_{m-1}( ... phi_1(W_1 x)) has the Jacobian P + W_m D_{m-1} ... D_1 W_1, where the D_i are diagonal
+and their entries, the slopes of phi_i, lie in [a_i, b_i].  With c_i = (a_i + b_i)/2 and r_i = (b_i - a_i)/2,
+D_i = c_i I + r_i E_i with ||E_i|| <= 1.  Multiplied out, the branch has a term for each set S of borders at which E_i
+is taken; a positive diagonal T_k commutes with E there.  So with V_0, ..., V_q the products of maps between the
+borders in S, and T_k at each of these (none at the ends),
 
-    ||P + B D A||  <=  ||P + c B A|| + r ||B T|| ||T^-1 A||.
+    ||P + W_m D_{m-1} ... D_1 W_1||  <=  ||P + c_1 ... c_{m-1} W_m ... W_1||
+        +  sum over S, not empty, of  prod_{i not in S} |c_i|  prod_{i in S} r_i  prod_k ||T_k^-1 V_k T_{k-1}||.
+
+With every T = I it is the recursion theta_k = sum_j (prod_{j<i<k} c_i) r_j ||W_k ... W_{j+1}|| theta_j multiplied out,
+from whichever end it starts.
 
 Theory: P. L. Combettes and J.-C. Pesquet, SIAM J. Math. Data Sci. 2 (2020), for the centring.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -22,47 +30,66 @@ from fimtheory.graph import LayerGraph
 from fimtheory.registry import Site, find_rule, measure
 from fimtheory.slopes import slopes_of
 
-__all__ = ["Branch", "branch_at", "centred_claim"]
+__all__ = ["Branch", "branch_at", "centred_claim", "interval_between"]
 
 CENTRED_RESIDUAL = measure(
     "centred residual",
     suffix="cen",
-    latex=r"\lVert P + c\,BA \rVert_2",
-    meaning="norm of the shortcut P plus c times the branch's two linear maps without a border between them, c the "
-    "middle of the slopes there",
+    latex=r"\lVert P + c\,W_m \cdots W_1 \rVert_2",
+    meaning="norm of the shortcut P plus c times the branch's linear maps without a border between them, c the product "
+    "of the middles of the slopes there",
 )
 EQUILIBRATED_PRODUCT = measure(
     "equilibrated product",
     suffix="bal",
-    latex=r"\lVert BT \rVert_2 \lVert T^{{-1}}A \rVert_2",
-    meaning="product of the norms of the branch's linear maps, balanced by a diagonal T between them",
+    latex=r"\textstyle\prod_k \lVert T_k^{{-1}} V_k T_{{k-1}} \rVert_2",
+    meaning="product of the norms of the parts V of the branch before, between and after the activations named, "
+    "balanced by diagonals T there",
 )
 _REFERENCE = Reference("combettes2020", "section 3")
 _LINEAR = (layers.Linear, layers.Conv1d, layers.Conv2d, layers.Conv3d)
+_MOST_MAPS = 4
+"""Maps of a branch: m maps give 2^(m-1) terms."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Nodes of P (none for the identity), A, phi and B where a sum is P x + B phi(A x) as a function of ``entry``."""
+    """A sum P x + W_m phi_{m-1}( ... phi_1(W_1 x)) as a function of ``entry``.
+
+    Attributes
+    ----------
+    shortcut
+        Nodes of P, none for the identity.
+    maps
+        Nodes of W_1, ..., W_m.
+    activations
+        Nodes of phi_1, ..., phi_{m-1}.
+    """
 
     entry: str
     shortcut: tuple[str, ...]
-    first: tuple[str, ...]
-    activation: str
-    second: tuple[str, ...]
+    maps: tuple[tuple[str, ...], ...]
+    activations: tuple[str, ...]
+
+    def cut(self, at: Collection[str]) -> tuple[str, ...]:
+        """Return the nodes of the branch with no activations but those ``at`` which it is cut."""
+        nodes = list(self.maps[0])
+        for activation, run in zip(self.activations, self.maps[1:], strict=True):
+            nodes += [activation, *run] if activation in at else run
+        return tuple(nodes)
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """All of them, in the order in which their measures take them."""
-        return (*self.shortcut, *self.first, self.activation, *self.second)
+        """All nodes, in the order in which their measure takes them."""
+        return (*self.shortcut, *self.cut(self.activations))
 
 
 def branch_at(body: LayerGraph, node: str) -> Branch | None:
     """Return the branch and the shortcut that meet at a sum, None where it is not of that form.
 
-    The affine maps are linear layers and convolutions without groups and dilation, each with the batch norm that
-    follows it; 0 lies between the activation's slopes; P reads no position that B A does not.
+    The affine maps are two to four linear layers or convolutions without dilation, each with the batch norm that
+    follows it; slopes are known; P reads no position that the branch does not.
     """
     sources = body.inputs(node)
     if not isinstance(body.layer(node), layers.Add) or len(sources) != 2 or len(set(sources)) != 2:
@@ -72,21 +99,24 @@ def branch_at(body: LayerGraph, node: str) -> Branch | None:
 
 
 def _branch(body: LayerGraph, end: str, shortcut: str) -> Branch | None:
-    second = _affine(body, end)
-    if second is None:
-        return None
-    (activation,) = body.inputs(second[0])
-    if activation == body.input or not _around_zero(body.layer(activation)):
-        return None
-    first = _affine(body, body.inputs(activation)[0])
-    if first is None:
-        return None
-    (entry,) = body.inputs(first[0])
-    straight = () if shortcut == entry else _affine(body, shortcut)
-    if straight is None or (straight and body.inputs(straight[0]) != (entry,)):
-        return None
-    found = Branch(entry, straight, first, activation, second)
-    return found if _aligned(body, found) else None
+    straight = _affine(body, shortcut)
+    start = None if straight is None else body.inputs(straight[0])[0]
+    maps, activations, here = list[tuple[str, ...]](), list[str](), end
+    while len(maps) < _MOST_MAPS:
+        run = _affine(body, here)
+        if run is None:
+            return None
+        maps.insert(0, run)
+        (here,) = body.inputs(run[0])
+        if here in (shortcut, start):
+            own = () if here == shortcut or straight is None else straight
+            found = Branch(here, own, tuple(maps), tuple(activations))
+            return found if len(maps) > 1 and _aligned(body, found) else None
+        if here == body.input or slopes_of(body.layer(here)) is None:
+            return None
+        activations.insert(0, here)
+        (here,) = body.inputs(here)
+    return None
 
 
 def _affine(body: LayerGraph, end: str) -> tuple[str, ...] | None:
@@ -108,29 +138,25 @@ def _affine(body: LayerGraph, end: str) -> tuple[str, ...] | None:
 def _plain(layer: Any) -> bool:
     if isinstance(layer, layers.Linear):
         return True
-    sizes = (*layer.kernel, *layer.stride, *layer.padding)
-    return layer.groups == 1 and set(layer.dilation) == {1} and all(isinstance(size, int) for size in sizes)
-
-
-def _around_zero(layer: layers.Layer) -> bool:
-    slopes = slopes_of(layer)
-    return slopes is not None and bool(slopes[0].is_nonpositive and slopes[1].is_nonnegative)
+    sizes = (*layer.kernel, *layer.stride, *layer.padding, layer.groups)
+    return set(layer.dilation) == {1} and all(isinstance(size, int) for size in sizes)
 
 
 def _aligned(body: LayerGraph, found: Branch) -> bool:
-    """Whether shortcut and branch move alike, and the shortcut's taps lie among those of B A."""
-    first, second = body.layer(found.first[0]), body.layer(found.second[0])
+    """Whether shortcut and branch move alike, and the shortcut's taps lie among those of the branch."""
+    own = [body.layer(run[0]) for run in found.maps]
     straight = body.layer(found.shortcut[0]) if found.shortcut else None
-    kinds = {type(layer) for layer in (first, second, straight) if layer is not None}
+    kinds = {type(layer) for layer in (*own, straight) if layer is not None}
     if len(kinds) != 1:
         return False
-    if isinstance(first, layers.Linear):
+    if isinstance(own[0], layers.Linear):
         return True
-    each = zip(*(_windows(layer) for layer in (first, second)), strict=True)
-    for dimension, ((k1, s1, p1), (k2, s2, p2)) in enumerate(each):
+    for dimension, windows in enumerate(zip(*map(_windows, own), strict=True)):
+        taps, stride, padding = 1, 1, 0
+        for k, s, p in windows:
+            taps, padding, stride = taps + stride * (k - 1), padding + stride * p, stride * s
         k, s, p = (1, 1, 0) if straight is None else _windows(straight)[dimension]
-        start = s1 * p2 + p1 - p
-        if s != s1 * s2 or not 0 <= start <= s1 * (k2 - 1) + k1 - k:
+        if s != stride or not 0 <= padding - p <= taps - k:
             return False
     return True
 
@@ -139,19 +165,46 @@ def _windows(layer: Any) -> list[tuple[int, int, int]]:
     return list(zip(layer.kernel, layer.stride, layer.padding, strict=True))
 
 
-def centred_claim(body: LayerGraph, node: str, found: Branch, letter: str, index: sympy.Expr | None) -> Claim:
-    """Return what centring says of the sum at ``node``: ``L <= N + r E``.
+def interval_between(activation: layers.Layer, reader: layers.Layer) -> tuple[sympy.Expr, sympy.Expr]:
+    """Return an interval that contains the slopes of an activation, and 0 where its reader pads it with zeros.
 
-    N is the norm of P + c B A, E that of the balanced product; both are measured.  Conditions: 0 is one of the values
-    between the slopes; then the zeros around the output of A are values of D too.  Proof: see the module.
+    >>> from fimtheory import layers
+    >>> interval_between(layers.LeakyReLU(0.5), layers.Linear(2, 2))
+    (1/2, 1)
+    >>> interval_between(layers.LeakyReLU(0.5), layers.Conv2d(2, 2, (3, 3), padding=(1, 1)))
+    (0, 1)
     """
-    slopes = slopes_of(body.layer(found.activation))
-    assert slopes is not None, "a branch has an activation with slopes"
+    slopes = slopes_of(activation)
+    assert slopes is not None, "a branch has activations with slopes"
     low, high = slopes
-    site = Site((), (node,), (), (), letter, index)
-    measured = [Measured(site.measured(kind).symbol, kind, found.nodes) for kind in _KINDS]
-    norm, product = (each.symbol for each in measured)
-    return Claim(Relation.LE, norm + (high - low) / 2 * product, _REFERENCE, measured=tuple(measured))
+    if isinstance(reader, layers.Linear) or not any(getattr(reader, "padding", ())):
+        return low, high
+    return sympy.Min(low, 0), sympy.Max(high, 0)
 
 
-_KINDS = (CENTRED_RESIDUAL.kind, EQUILIBRATED_PRODUCT.kind)
+def centred_claim(body: LayerGraph, node: str, found: Branch, letter: str, index: sympy.Expr | None) -> Claim:
+    """Return what centring says of the sum at ``node``: ``L <= N + sum over S of (its c_i and r_i) E_S``.
+
+    N is the norm of P + c W_m ... W_1, E_S the balanced product of the parts between the activations in S; all are
+    measured.  Conditions: none; where a convolution pads its input, the zeros around it are values of D too, for which
+    0 is counted among the slopes.  Proof: see the module.
+    """
+    readers = [body.layer(run[0]) for run in found.maps[1:]]
+    intervals = [interval_between(body.layer(a), w) for a, w in zip(found.activations, readers, strict=True)]
+    norm = Measured(_symbol(CENTRED_RESIDUAL.kind, (node,), letter, index), CENTRED_RESIDUAL.kind, found.nodes)
+    bound, measured = norm.symbol, [norm]
+    for count in range(1, len(intervals) + 1):
+        for at in itertools.combinations(found.activations, count):
+            factor = sympy.Integer(1)
+            for activation, (low, high) in zip(found.activations, intervals, strict=True):
+                factor *= (high - low) / 2 if activation in at else abs(low + high) / 2
+            if factor.is_zero:
+                continue
+            symbol = _symbol(EQUILIBRATED_PRODUCT.kind, (node, *at), letter, index)
+            measured.append(Measured(symbol, EQUILIBRATED_PRODUCT.kind, found.cut(at)))
+            bound += factor * symbol
+    return Claim(Relation.LE, bound, _REFERENCE, measured=tuple(measured))
+
+
+def _symbol(kind: str, nodes: tuple[str, ...], letter: str, index: sympy.Expr | None) -> sympy.Expr:
+    return Site((), nodes, (), (), letter, index).measured(kind).symbol

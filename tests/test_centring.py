@@ -37,14 +37,27 @@ STRIDED = (
     ("p", conv(2, 4, 1, 2, 0), "x"), ("m", layers.BatchNorm2d(4), "p"),
 )  # fmt: skip
 
+BOTTLENECK = (
+    ("a", conv(2, 2, 1, 1, 0), "x"), ("n", layers.BatchNorm2d(2), "a"), ("r", layers.LeakyReLU(0.25), "n"),
+    ("b", conv(2, 4, stride=2, groups=2), "r"), ("t", layers.GELU(), "b"), ("c", conv(4, 5, 1, 1, 0), "t"),
+    ("p", conv(2, 5, 1, 2, 0), "x"),
+)  # fmt: skip
+
 FOUND = {
-    "identity": ((*PLAIN, ("s", layers.Add(), "x", "b")), ((), ("a", "n"), "r", ("b",))),
-    "identity last": ((*PLAIN, ("s", layers.Add(), "b", "x")), ((), ("a", "n"), "r", ("b",))),
-    "projection": ((*STRIDED, ("s", layers.Add(), "b", "m")), (("p", "m"), ("a",), "r", ("b",))),
+    "identity": ((*PLAIN, ("s", layers.Add(), "x", "b")), ((), (("a", "n"), ("b",)), ("r",))),
+    "identity last": ((*PLAIN, ("s", layers.Add(), "b", "x")), ((), (("a", "n"), ("b",)), ("r",))),
+    "projection": ((*STRIDED, ("s", layers.Add(), "b", "m")), (("p", "m"), (("a",), ("b",)), ("r",))),
+    "bottleneck": (
+        (*BOTTLENECK, ("s", layers.Add(), "c", "p")),
+        (("p",), (("a", "n"), ("b",), ("c",)), ("r", "t")),
+    ),
 }
 UNFIT = {
-    "slopes away from 0": [("a", conv(2, 3)), ("r", layers.LeakyReLU(0.5)), ("b", conv(3, 2))],
-    "groups": [("a", conv(2, 2, groups=2)), ("r", layers.ReLU()), ("b", conv(2, 2))],
+    "five maps": [
+        (f"{letter}{k}", layer) for k in range(4) for letter, layer in (("a", conv(2, 2)), ("r", layers.ReLU()))
+    ]
+    + [("b", conv(2, 2))],
+    "learned slopes": [("a", conv(2, 3)), ("r", layers.PReLU(3)), ("b", conv(3, 2))],
     "dilation": [("a", conv(2, 2, padding=2, dilation=(2, 2))), ("r", layers.ReLU()), ("b", conv(2, 2))],
     "no activation": [("a", conv(2, 2)), ("r", layers.Identity()), ("b", conv(2, 2))],
     "two activations": [("a", conv(2, 2)), ("r", layers.ReLU()), ("t", layers.ReLU()), ("b", conv(2, 2))],
@@ -54,13 +67,10 @@ UNFIT = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_a_branch_is_found(name):
-    nodes, (shortcut, first, activation, second) = FOUND[name]
-    graph = block(*nodes).graph()
-    found = branch_at(graph, "s")
+    nodes, expected = FOUND[name]
+    found = branch_at(block(*nodes).graph(), "s")
     assert found is not None
-    assert (found.entry, found.shortcut, found.first, found.activation, found.second) == (
-        "x", shortcut, first, activation, second,
-    )  # fmt: skip
+    assert (found.entry, found.shortcut, found.maps, found.activations) == ("x", *expected)
 
 
 @pytest.mark.parametrize("name", UNFIT)
@@ -70,6 +80,33 @@ def test_what_is_no_such_branch_is_not_taken_for_one(name):
         here = builder.add(node, layer, here)
     builder.add("s", layers.Add(), "x", here)
     assert branch_at(builder.graph(), "s") is None
+
+
+def test_a_claim_has_a_term_for_each_set_of_borders():
+    """Slopes [1/4, 1] widened to 0 before the padded map: c = r = 1/2; c = 1/2 and r of GELU's own before the last."""
+    graph = classifier(FOUND["bottleneck"][0], 45)
+    claim = next(step.claim for step in ft.derive(graph).steps if step.rule == "centred residual")
+    norm, first, second, both = (each.symbol for each in claim.measured)
+    low, high = slopes_of(layers.GELU())
+    radius = (high - low) / 2
+    assert sympy.simplify(claim.expression - norm - first / 4 - radius * (second + both) / 2) == 0
+    assert [each.nodes for each in claim.measured[1:]] == [
+        ("a", "n", "r", "b", "c"), ("a", "n", "b", "t", "c"), ("a", "n", "r", "b", "t", "c"),
+    ]  # fmt: skip
+
+
+def test_terms_of_no_weight_are_left_out():
+    """The middle of the sine's slopes is 0, so that every term is cut there."""
+    assert slopes_of(layers.Sin()) == (-1, 1)
+    builder = block(
+        ("a", layers.Linear(4, 4), "x"), ("r", layers.ReLU(), "a"), ("b", layers.Linear(4, 4), "r"),
+        ("t", layers.Sin(), "b"), ("c", layers.Linear(4, 4), "t"), ("s", layers.Add(), "x", "c"),
+        ("h", layers.Linear(4, 3), "s"), shape=(4,),
+    )  # fmt: skip
+    claim = next(step.claim for step in ft.derive(builder.graph()).steps if step.rule == "centred residual")
+    norm, one, both = (each.symbol for each in claim.measured)
+    assert claim.expression == norm + one / 2 + both / 2
+    assert ["t" in each.nodes for each in claim.measured[1:]] == [True, True]
 
 
 def test_slopes_are_numbers():
@@ -90,6 +127,7 @@ def classifier(nodes, features):
 GRAPHS = {
     "identity": lambda: classifier(FOUND["identity"][0], 72),
     "projection": lambda: classifier(FOUND["projection"][0], 36),
+    "bottleneck": lambda: classifier(FOUND["bottleneck"][0], 45),
 }
 
 

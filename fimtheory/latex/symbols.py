@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast, final
 
 import sympy
@@ -112,11 +112,10 @@ class Names:
 
     def _add_measured(self, lemma: Lemma) -> None:
         every = list(dict.fromkeys(m for step in lemma.steps for m in step.claim.measured))
-        first = [(m.kind, m.nodes[0]) for m in every]
         for measured in every:
             suffix = find_measure(measured.kind).suffix
-            alone = first.count((measured.kind, measured.nodes[0])) == 1
-            nodes = measured.nodes[:1] if alone else tuple(reversed(measured.nodes))
+            alike = [m.nodes for m in every if m.kind == measured.kind and m.nodes[0] == measured.nodes[0]]
+            nodes = measured.nodes[:1] if len(alike) == 1 else tuple(reversed(_own(measured.nodes, alike)))
             node = r" \circ ".join(self.node(lemma, n) for n in nodes)
             if not suffix:
                 letter, _, number = lemma_letter(lemma.letter).partition("_")
@@ -155,6 +154,19 @@ class Names:
         """Return how a measured number is defined, in terms of the linear parts W of ``nodes`` (in print)."""
         operator = r"\,".join(f"W_{{{node}}}" for node in reversed(list(nodes)))
         return find_measure(measured.kind).latex.format(at=operator)
+
+
+def _own(nodes: tuple[str, ...], alike: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the nodes that are not in all of some runs, where that tells each run from the others, else all.
+
+    >>> runs = [("a", "r", "b", "c"), ("a", "b", "t", "c"), ("a", "r", "b", "t", "c")]
+    >>> [_own(run, runs) for run in runs]
+    [('r',), ('t',), ('r', 't')]
+    """
+    shared = set(alike[0]).intersection(*alike)
+    told = [tuple(node for node in run if node not in shared) for run in alike]
+    enough = all(told) and len(set(told)) == len(told)
+    return tuple(node for node in nodes if node not in shared) if enough else nodes
 
 
 def _glyph(kind: str) -> str:

@@ -19,6 +19,7 @@ from fimtheory.joint_stacks import Action, Layout, Map, Wiring, layout_of, wired
 from fimtheory.measures.base import Place, measured_value
 from fimtheory.measures.operators import output_scale_of
 from fimtheory.norms import joint
+from fimtheory.norms.groups import ungrouped
 from fimtheory.norms.rounding import UNIT
 from fimtheory.norms.scaling import scale_rows
 from fimtheory.norms.torus import Torus
@@ -191,7 +192,7 @@ class _Compiler:
             return self._averaged(each, kernel, stride, padding, layer.divisor or math.prod(kernel))
         values, error = self._weights(each)
         kernel, stride, padding, dilation = wired(layer)
-        whole = _ungrouped(values.reshape(values.shape[0], -1, *kernel), int(layer.groups))
+        whole = ungrouped(values.reshape(values.shape[0], -1, *kernel), int(layer.groups))
         if not self._flat:
             return whole.flatten(2), _offsets(kernel, padding, dilation), error
         matrix = torch.einsum(
@@ -262,18 +263,6 @@ def _offsets(kernel: Sequence[int], padding: Sequence[int], dilation: Sequence[i
     """Where the taps of a window are read, relative to its output."""
     along = [torch.arange(k) * d - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
     return torch.cartesian_prod(*along).reshape(-1, 2)
-
-
-def _ungrouped(kernel: Tensor, groups: int) -> Tensor:
-    """Kernel from all input channels, zero between groups."""
-    if groups == 1:
-        return kernel
-    outputs, inputs = kernel.shape[:2]
-    whole = torch.zeros(outputs, inputs * groups, *kernel.shape[2:], dtype=torch.float64)
-    each = outputs // groups
-    for g in range(groups):
-        whole[g * each : (g + 1) * each, g * inputs : (g + 1) * inputs] = kernel[g * each : (g + 1) * each]
-    return whole
 
 
 def _placed(
