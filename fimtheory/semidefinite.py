@@ -80,8 +80,8 @@ class SemidefiniteBound:
 def semidefinite_bound(module: GraphModule) -> SemidefiniteBound:
     """Return a certified bound on lam at every input, by one matrix inequality for the whole network.
 
-    For networks of affine layers, activations with known slopes, max pools of images, sums and concatenations, of any
-    shape, with at most `MOST_SLOPES` unknown slopes.
+    For networks of affine layers, activations with known slopes, max pools of images (MaxPool2d), sums and
+    concatenations, of any shape, with at most `MOST_SLOPES` unknown slopes.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def semidefinite_bound(module: GraphModule) -> SemidefiniteBound:
     """
     if not isinstance(module, GraphModule):
         raise GraphError(
-            f"a semidefinite bound needs the layers of a model, and a {type(module).__name__} does not tell them; "
-            "import it with ft.from_torch(module, example) and give its .model()"
+            f"a semidefinite bound needs a model with its graph, got {type(module).__name__}; give "
+            "ft.instantiate(graph), or ft.from_torch(module, example).model()"
         )
     return bound_of(MeasuredGraph(module.graph, {n: t.detach().cpu() for n, t in module.state_dict().items()}))
 

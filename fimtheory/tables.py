@@ -126,7 +126,7 @@ def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre:
     table.caption = _lines([
         *([f"{rest} more inputs are not shown; --json has all."] if rest else []),
         "In the ball: lam is at most that; open: slopes of activations that the ball leaves open.",
-        f"Data: {data} (seed {seed}). lam and radii are in units of the model's input.",
+        f"Data: {data} (seed {seed}). Lengths are in units of the model's input.",
         "Logits are those of float64; rounding inside the network is not modelled.",
     ])  # fmt: skip
     return [each, table]
@@ -319,8 +319,9 @@ def radius_tables(
     won = ", ".join(f"{count} by {by}" for by, count in Counter(radii.by).most_common())
     table.caption = _lines([
         *_domain(found, found.derivation),
-        f"Data: {data} (seed {seed}). Radii are in units of the model's input: {won}.",
-        "Logits are those of float64; rounding inside the network is not modelled, but in local radii.",
+        f"Data: {data} (seed {seed}). Radii are in units of the model's input; the largest is given: {won}.",
+        "Logits are those of float64; rounding inside the network is not modelled"
+        + ("." if radii.local is None else ", except in local radii."),
     ])  # fmt: skip
     if accuracy is None:
         return [table]
@@ -331,7 +332,7 @@ def radius_tables(
     for radius, _ in accuracy.table():
         status = radii.status if radius else Status.EXACT
         shares.add_row(f"{radius:g}", f"{accuracy.count(radius)} of {len(radii)}", status)
-    shares.caption = _lines(["Inputs that are classified right, as every input nearer than that is."])
+    shares.caption = _lines(["Inputs that are classified right, and so is every input nearer to them than the radius."])
     return [table, shares]
 
 

@@ -29,8 +29,10 @@ class Ball:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise DataError(f"the norm is {self.norm!r}; expected one of {', '.join(NORMS)}")
-        if not 0.0 <= self.radius < math.inf:
-            raise DataError(f"the radius of the ball is {self.radius}; expected a finite number of at least 0")
+        if not isinstance(self.radius, int | float) or not 0.0 <= self.radius < math.inf:
+            raise DataError(
+                f"the radius of the ball is {self.radius}; expected one finite number of at least 0, for all inputs"
+            )
 
     @property
     def euclidean(self) -> float:

@@ -113,6 +113,7 @@ def local_bound(
 
     Notes
     -----
+    In a large ball the bound that holds everywhere (``ft.evaluate``) may be the smaller one; it is not consulted here.
     The bounds are about the exact function with the stored weights.  torch's elementary functions are trusted to a
     relative error of 2^-36.
 

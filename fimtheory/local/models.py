@@ -35,8 +35,8 @@ def require_model(module: GraphModule, x: Tensor) -> None:
     require_tensor(x)
     if not isinstance(module, GraphModule):
         raise GraphError(
-            f"local bounds need the layers of a model, and a {type(module).__name__} does not tell them; import it "
-            "with ft.from_torch(module, example) and give its .model()"
+            f"local bounds need a model with its graph, got {type(module).__name__}; give ft.instantiate(graph), or "
+            "ft.from_torch(module, example).model()"
         )
     graph = module.graph
     graph.require_classifier()

@@ -41,8 +41,8 @@ def require_local(graph: LayerGraph) -> None:
         if node != graph.input and not passed:
             raise MissingRuleError(
                 f"node {node}: no local bound for layer type {type(layer).__name__}; local bounds are for networks of "
-                "affine layers, activations, max pools of images, layer norms and RMS norms, group norms, products and "
-                "attention (fimtheory bound TARGET, without --around, bounds lam everywhere)"
+                "affine layers, activations, max pools of images (MaxPool2d), layer norms and RMS norms, group norms, "
+                "products and attention (without --around or --local, the bound for all inputs is used)"
             )
 
 

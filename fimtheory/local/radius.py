@@ -59,6 +59,7 @@ class LocalRadii:
         return len(self.radius)
 
     def __repr__(self) -> str:
+        """With the lower median."""
         if len(self) == 0:
             return f"<LocalRadii: no inputs ({self.status})>"
         median = self.radius.quantile(0.5, interpolation="lower").item()

@@ -15,6 +15,7 @@ and what it may miss of their Jacobian (`unknown`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, final
@@ -260,7 +261,7 @@ class Walk:
         inputs = self.system.inputs
         values = rows.values
         by_term = self.ball.extent(values[:, :inputs]) + self.system.block_norms(values[:, inputs:]) @ self.reach
-        whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
+        whole = math.hypot(self.ball.euclidean, *self.reach.tolist()) * _UP
         return (by_term * (1.0 + 2.0 * gamma_n(values.shape[1] + 8)) + rows.error * whole) * _UP
 
     def increment(self, rows: Rows) -> Tensor:
@@ -286,7 +287,7 @@ class Walk:
         unknown = values[:, inputs:]
         by_term = by_term + torch.stack([self.system.block_norms(unknown - row) @ self.reach for row in unknown])
         size = rows.norms[:, None] + rows.norms
-        whole = (self.ball.euclidean**2 + float(self.reach.square().sum())) ** 0.5 * _UP
+        whole = math.hypot(self.ball.euclidean, *self.reach.tolist()) * _UP
         missed = rows.error[:, None] + rows.error + gamma_n(values.shape[1] + 64) * size
         return (by_term * (1.0 + 2.0 * gamma_n(values.shape[1] + 8)) + missed * whole) * _UP
 
