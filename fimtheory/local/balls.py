@@ -31,7 +31,7 @@ class Ball:
             raise DataError(f"the norm is {self.norm!r}; expected one of {', '.join(NORMS)}")
         if not isinstance(self.radius, int | float) or not 0.0 <= self.radius < math.inf:
             raise DataError(
-                f"the radius of the ball is {self.radius}; expected one finite number of at least 0, for all inputs"
+                f"the radius of the ball is {self.radius}; expected a finite number of at least 0, one for all inputs"
             )
 
     @property
