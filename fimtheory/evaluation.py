@@ -24,7 +24,7 @@ from fimtheory.errors import DataError, GraphError, SymbolicSizeError, WeightsEr
 from fimtheory.instantiation import GraphModule
 from fimtheory.measures import MeasuredGraph
 from fimtheory.ranges import Ranges
-from fimtheory.semidefinite import SemidefiniteBound, bound_of
+from fimtheory.semidefinite import SemidefiniteBound, bound_of, require_small
 
 __all__ = ["Evaluation", "Row", "Rung", "evaluate"]
 
@@ -61,10 +61,11 @@ class Row:
 @final
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """The worst-case bound after one more kind of rule: its name, and the decimal logarithm, rounded up."""
+    """The worst-case bound after one more kind of rule: its name, the decimal logarithm, rounded up, and its status."""
 
     name: str
     log10: float
+    status: Status
 
 
 @final
@@ -183,6 +184,8 @@ def evaluate(
         raise WeightsError(f"evaluate takes a torch module or a state dict, got a {type(module).__name__}")
     if input_bound is not None and not 0 <= input_bound < math.inf:
         raise DataError(f"the input bound is {input_bound}; expected a finite number of at least 0")
+    if semidefinite:
+        require_small(graph)
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
     numbers = _Numbers(derivation, tensors, input_bound, progress)
     position = {name: k for k, name in enumerate(graph.order)}
@@ -197,9 +200,9 @@ def evaluate(
         if lemma.variance is not None:
             factors.append(values[lemma.variance])
     bound, expected = numbers.conclude(list(gains.values()), factors)
-    ladder = [Rung("layers folded, head rule", log10_upper(numbers.conclude(usual, factors)[0]))]
+    ladder = [Rung("layers folded, head rule", log10_upper(numbers.conclude(usual, factors)[0]), Status.CERTIFIED)]
     if any(step.rule == "minimum" for lemma in derivation.lemmas for step in lemma.steps):
-        ladder.append(Rung("centred branches", log10_upper(bound)))
+        ladder.append(Rung("centred branches", log10_upper(bound), Status.CERTIFIED))
     if derivation.theorem.head == "head":
         rows.append(_head_row(numbers, derivation))
     stack = numbers.stack(gains)
@@ -207,14 +210,14 @@ def evaluate(
         product, bound = bound, bound.min(stack[0]).abs_upper()
         less = 0.0 if bound == product else log10_upper(bound) - log10_upper(product)
         rows.append(_stack_row(derivation, less, *stack[1:]))
-        ladder.append(Rung("joint recursion", log10_upper(bound)))
+        ladder.append(Rung("joint recursion", log10_upper(bound), Status.CERTIFIED))
     if semidefinite:
         whole = numbers.semidefinite()
         value = (arb(whole.value) / evaluated(derivation.temperature, {}) ** 2).abs_upper()
         before, bound = bound, bound.min(value).abs_upper()
         less = 0.0 if bound == before else log10_upper(bound) - log10_upper(before)
         rows.append(_semidefinite_row(derivation, less, whole))
-        ladder.append(Rung("semidefinite programme", log10_upper(bound)))
+        ladder.append(Rung("semidefinite programme", log10_upper(bound), Status.CERTIFIED))
     used = Counter(row.rule for row in rows)
     used.update(method for row in rows for method in row.method.split("; ") if method)
     return Evaluation(

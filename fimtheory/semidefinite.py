@@ -42,7 +42,7 @@ from fimtheory.measures import MeasuredGraph
 from fimtheory.norms.interconnection_diameter import feasible, for_diameter, postponed
 from fimtheory.slopes import slopes_of
 
-__all__ = ["MOST_SLOPES", "SemidefiniteBound", "bound_of", "semidefinite_bound"]
+__all__ = ["MOST_SLOPES", "SemidefiniteBound", "bound_of", "require_small", "semidefinite_bound"]
 
 MOST_SLOPES = 1024
 """Unknown slopes at most: memory grows like the square of their number, time like the cube (minutes at the limit)."""
@@ -123,8 +123,8 @@ def bound_of(measured: MeasuredGraph) -> SemidefiniteBound:
     """Return the bound for a graph with weights; errors are those of `semidefinite_bound`."""
     start = time.perf_counter()
     measured.graph.require_classifier()
+    require_small(measured.graph)
     graph = _commuted(measured.graph)
-    _require_small(graph)
     maps = {
         node: AffineMap.at(
             graph.layer(node), node, measured.tensors(node), graph.input_shapes(node), graph.shapes[node]
@@ -175,8 +175,15 @@ def _commuted(graph: LayerGraph) -> LayerGraph:
     return LayerGraph([Node(node.name, changed.get(node.name, node.layer), node.inputs) for node in graph.nodes])
 
 
-def _require_small(graph: LayerGraph) -> None:
-    """Refuse a graph with other layers or too many unknown slopes, before any work is done."""
+def require_small(graph: LayerGraph) -> None:
+    """Refuse a graph with other layers or too many unknown slopes, before any work is done.
+
+    Raises
+    ------
+    MissingRuleError, SizeError
+        As `semidefinite_bound` does.
+    """
+    graph = _commuted(graph)
     count = 0
     for node in graph.order:
         layer = graph.layer(node)

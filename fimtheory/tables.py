@@ -46,7 +46,9 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
             "rules": dict(found.rules),
         },
         "baseline": {"log10": _finite(usual.log10), "status": usual.status.value},
-        "ladder": [{"rung": rung.name, "log10": _finite(rung.log10)} for rung in found.ladder],
+        "ladder": [
+            {"rung": rung.name, "log10": _finite(rung.log10), "status": rung.status.value} for rung in found.ladder
+        ],
         "expected": found.expected_json(),
         "steps": [
             {
@@ -74,7 +76,7 @@ def ladder_table(name: str, found: Evaluation, usual: Evaluation) -> Table:
     last = usual.log10
     table.add_row("product of layer norms, 1/2", fixed(last, up=True), "", usual.status)
     for rung in found.ladder:
-        table.add_row(rung.name, fixed(rung.log10, up=True), fixed(max(0.0, last - rung.log10), up=False), found.status)
+        table.add_row(rung.name, fixed(rung.log10, up=True), fixed(max(0.0, last - rung.log10), up=False), rung.status)
         last = rung.log10
     table.caption = _lines(["Each rung keeps the rules before it; decades of lam are taken off."])
     return table

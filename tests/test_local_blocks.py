@@ -456,3 +456,17 @@ def test_a_vision_transformer():
     bound = ft.local_bound(model, x[None], 1e-6).value.item()
     want = 10.0 ** log10_lam(model, x)
     assert want <= bound <= 1.01 * want
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-9, 0.1])
+def test_a_norm_of_one_entry_is_constant_at_every_radius(radius):
+    graph = ft.LayerGraph(
+        [
+            ft.Node("x", layers.Input((4,))),
+            ft.Node("a", layers.Linear(4, 1), ("x",)),
+            ft.Node("n", layers.LayerNorm(1), ("a",)),
+            ft.Node("y", layers.Linear(1, 3), ("n",)),
+        ]
+    )
+    found = ft.local_bound(ft.instantiate(graph, 0, dtype=torch.float64), torch.ones(1, 4, dtype=torch.float64), radius)
+    assert 0.0 <= found.value.item() < 1e-9

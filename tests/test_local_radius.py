@@ -1,5 +1,6 @@
 """Radii by bounds around inputs, against exact distances and against inputs that change the prediction."""
 
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,8 @@ from test_local import networks
 import fimtheory as ft
 from fimtheory import layers, zoo
 from fimtheory.data import load_data
-from fimtheory.errors import DataError
+from fimtheory.errors import DataError, NonFiniteError
+from fimtheory.norms.interconnection import Interconnection
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -116,3 +118,16 @@ def test_radii_of_other_inputs_are_not_joined():
 
 def test_no_inputs_have_no_radii():
     assert len(ft.local_radius(linear([[1.0], [0.0]], [0.0, 0.0]), torch.zeros(0, 1))) == 0
+
+
+def test_logits_beyond_float64_certify_nothing():
+    with pytest.raises(NonFiniteError, match="beyond float64"):
+        ft.local_radius(linear([[1e30], [-1e30]], [0.0, 0.0]), torch.full((1, 1), 1e300, dtype=torch.float64))
+
+
+def test_bounds_that_are_no_numbers_certify_nothing(monkeypatch):
+    whole, calls = Interconnection.gram, itertools.count()
+    monkeypatch.setattr(Interconnection, "gram", lambda *given: whole(*given) * (math.nan if next(calls) else 1.0))
+    monkeypatch.setattr("fimtheory.local.radius._FIRST", 0.99 * 10)  # a ball that reaches beyond the line, 3 away
+    found = ft.local_radius(linear([[3.0, 4.0], [0.0, 0.0]], [0.0, 0.0]), torch.tensor([[5.0, 0.0]]).double())
+    assert found.radius.item() <= 3.0

@@ -52,16 +52,17 @@ class LogitDifferences:
         system = multipliers.for_rows(walk.system, Rows(rows.values - rows.values[top], rows.error + rows.error[top]))
         by_term = walk.pairwise(rows)
         gram = system.gram(rows)
-        if gram is None:
+        change = by_term
+        if gram is None or not bool(torch.isfinite(gram).all()):
             slope = torch.full_like(by_term, math.inf)
         else:
             squares = gram.diagonal()
             size = squares[:, None] + squares
             forms = (size - gram - gram.T).clamp_min(0.0) + 8.0 * UNIT * size
             slope = forms.sqrt() * _UP
+            change = torch.minimum(by_term, slope * walk.ball.euclidean) * (1.0 + 4.0 * UNIT)
         centre, error = logits.centre, logits.spread
         room = error[:, None] + error + 4.0 * UNIT * (centre.abs()[:, None] + centre.abs())
-        change = torch.minimum(by_term, slope * walk.ball.euclidean) * (1.0 + 4.0 * UNIT)
         return cls(centre[None, :] - centre[:, None], room, change, slope)
 
     @property

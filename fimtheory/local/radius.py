@@ -165,10 +165,16 @@ def _certified(walk: Walk) -> tuple[int, float, float, int]:
     top = int(logits.centre.argmax())
     others = torch.arange(len(logits.centre)) != top
     gaps = (differences.centre - differences.room)[others, top]
+    if not bool(gaps.isfinite().all()):
+        raise NonFiniteError("the logits at an input are beyond float64; use inputs or weights of a usual size")
     if not bool((gaps > 0).all()):
         return top, 0.0, 0.0, walk.open
     steepest = differences.slope[others, top] * Ball(ball.centre, 1.0, ball.norm).euclidean
     reach = float((gaps / steepest).min()) * _DOWN
+    if math.isnan(reach):  # which no comparison below would notice
+        raise NonFiniteError(
+            "how far the logits move in a ball is beyond float64; use inputs or weights of a usual size"
+        )
     stays = bool((differences.least[others, top] > 0).all())
     return top, ball.radius if stays else min(ball.radius, reach), reach, walk.open
 

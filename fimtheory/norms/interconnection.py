@@ -45,7 +45,7 @@ __all__ = ["Interconnection", "Rows", "euclidean"]
 _YOUNG = (2.0**-30, 2.0**-10)  # least and largest eta in (R + E)(R + E)^T <= (1 + eta) R R^T + (1 + 1/eta) E E^T
 _ROOM = 2.0**-24  # of the blocks of (*), for what the factorisation of the whole may miss
 _STEEPEST = 2.0**40  # factor of a multiplier
-_BESIDE = 2.0**20  # times its error is the least size of a row, in the choice of multipliers
+_BESIDE = 2.0**20  # times its error is the least size of a row, in the choice of multipliers and of its unit
 _UP = 1.0 + 2.0**-18  # more than the roundings of a norm, a root and a few products of nonnegative numbers
 
 
@@ -194,7 +194,10 @@ class Interconnection:
         m = len(rows.values)
         rows = rows.padded(self.inputs + len(self))
         received = rows.values[:, self.inputs :] * self.multipliers.sqrt()[self.gives]
-        size = euclidean(torch.cat([rows.values[:, : self.inputs], received], 1), 1) + rows.error + UNDERFLOW
+        # In its unit a row's error is small: eta, which grows with it, would use up the room around the multipliers.
+        largest = max([1.0, *self.multipliers.tolist()]) ** 0.5
+        size = euclidean(torch.cat([rows.values[:, : self.inputs], received], 1), 1)
+        size = size + rows.error * (largest * _BESIDE) + UNDERFLOW
         unit = torch.frexp(size).exponent.long()
         scale = power_of_two(-unit)  # of z, so that its diagonal is about one or less
         for _ in range(3):
