@@ -115,7 +115,7 @@ def estimate(
     else:
         pair = power(operator, seed=seed)
     seconds = time.perf_counter() - began
-    return Estimate.from_eigenpair(pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds)
+    return Estimate.from_finding(pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds)
 
 
 def _check_options(method: str, tol: float | None, level: float | None) -> None:

@@ -39,7 +39,7 @@ def exact(operator: FisherOperator) -> TopEigenpair:
     gram = _gram_from_gradients(operator) if rows_fit(operator) else _gram_by_columns(operator)
     values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
     top = values[:, -1].clamp(min=0)
-    return TopEigenpair(top, top, vectors[:, :, -1], Status.EXACT, None, "exact")
+    return TopEigenpair(top, top, top, Status.EXACT, None, "exact", vectors[:, :, -1])
 
 
 def _gram_from_gradients(operator: FisherOperator) -> Tensor:

@@ -134,10 +134,10 @@ def lanczos(
             running.adjoint_test()
     operator.evaluations = running.evaluations
     if level is None:
-        return TopEigenpair(value, torch.full_like(value, torch.inf), vector, Status.LOWER, None, "lanczos")
+        return TopEigenpair(value, value, torch.full_like(value, torch.inf), Status.LOWER, None, "lanczos", vector)
     slack = 1 - error_bound(steps, size, level)
     upper = value * (1 + rounding(operator.logits.dtype)) / slack if slack > 0 else torch.full_like(value, torch.inf)
-    return TopEigenpair(value, upper, vector, Status.CONFIDENCE, level, "lanczos")
+    return TopEigenpair(value, value, upper, Status.CONFIDENCE, level, "lanczos", vector)
 
 
 def _product(running: FisherOperator, state: _State, position: Tensor) -> Tensor:

@@ -33,4 +33,4 @@ def power(operator: FisherOperator, *, products: int = 20, seed: int = 0) -> Top
         norm = image.norm(dim=1, keepdim=True)
         u = torch.where(norm > 0, image / norm.where(norm > 0, 1.0), u)
     value = operator.half_product(u)[1].square()
-    return TopEigenpair(value, torch.full_like(value, torch.inf), u, Status.LOWER, None, "power")
+    return TopEigenpair(value, value, torch.full_like(value, torch.inf), Status.LOWER, None, "power", u)

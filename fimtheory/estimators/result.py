@@ -1,4 +1,4 @@
-"""What an estimator returns: eigenpairs to other code, an `Estimate` to the user."""
+"""What an estimator returns: a `Finding` to other code, an `Estimate` to the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fimtheory.claims import Status
 from fimtheory.decimals import significant
 from fimtheory.fisher import times_power_of_two
 
-__all__ = ["Estimate", "TopEigenpair", "rounding", "told"]
+__all__ = ["Estimate", "Finding", "TopEigenpair", "rounding", "told"]
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -29,107 +29,149 @@ def rounding(dtype: torch.dtype) -> float:
     return 128 * torch.finfo(dtype).eps
 
 
-def told(lam: Tensor, log10: Tensor, status: Status) -> str:
-    """Return the range of lam over a batch, in words.
+def told(value: Tensor, log10: Tensor, status: Status, quantity: str = "lam") -> str:
+    """Return the range of a quantity over a batch, in words.
 
     >>> told(torch.tensor([2.0, 0.25]), torch.tensor([2.0, 0.25]).log10(), Status.EXACT)
     'lam of 2 inputs from 0.25 to 2 (exact)'
     """
     least, most = int(log10.argmin()), int(log10.argmax())
-    shown = [significant(lam[k].item(), log10[k].item(), up=False) for k in (least, most)]
-    return f"lam of {len(lam)} inputs from {shown[0]} to {shown[1]} ({status})"
+    shown = [significant(value[k].item(), log10[k].item(), up=False) for k in (least, most)]
+    return f"{quantity} of {len(value)} inputs from {shown[0]} to {shown[1]} ({status})"
 
 
 @dataclass(frozen=True)
-class TopEigenpair:
-    """Top eigenvalue of the scaled ``G(x)`` of a `FisherOperator`, per input, as one method found it.
+class Finding:
+    """What one method found for each input of a batch, in units of a power of two per input.
 
     Attributes
     ----------
-    value : Tensor
-        ``(B,)`` float64, scaled: lam is about ``value * 2**operator.exponent``.  A Rayleigh quotient, so never above
-        the eigenvalue by more than rounding.
-    upper : Tensor
-        ``(B,)`` float64, scaled; ``inf`` where the method has no upper bound.
-    vector : Tensor
-        ``(B, K)`` float64 unit vectors u with ``u^T G u = value``.
+    value, lower, upper : Tensor
+        ``(B,)`` float64, scaled: the quantity is about ``value * 2**operator.exponent``.  ``lower`` is 0 and ``upper``
+        is ``inf`` where the method has no such bound.
     status : Status
-        ``EXACT``, ``LOWER`` or ``CONFIDENCE``.
+        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound) or ``CONFIDENCE``.
     level : float or None
-        Probability that ``upper`` holds, for each input, over the random start.
+        Probability that the interval holds, for each input, over the randomness of the method.
     method : str
-        ``"exact"``, ``"lanczos"`` or ``"power"``.
+        Its name.
     """
 
     value: Tensor
+    lower: Tensor
     upper: Tensor
-    vector: Tensor
     status: Status
     level: float | None
     method: str
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """lam(x) = ``||F(x)||_2`` for a batch of inputs; every tensor is ``(B,)`` float64.
+class TopEigenpair(Finding):
+    """Top eigenvalue of the scaled ``G(x)`` of a `FisherOperator`, per input, with its vector.
+
+    ``value`` and ``lower`` are one Rayleigh quotient, so never above the eigenvalue by more than rounding.
 
     Attributes
     ----------
-    lam, lower, upper : Tensor
-        Estimate and bounds, per squared unit of the input.  Where lam leaves the float64 range they are 0 or ``inf``
-        and the logarithms below still hold it.
-    log10_lam, log10_lower, log10_upper : Tensor
+    vector : Tensor
+        ``(B, K)`` float64 unit vectors u with ``u^T G u = value``.
+    """
+
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A spectral quantity of ``F(x)`` for a batch of inputs; every tensor is ``(B,)`` float64.
+
+    Attributes
+    ----------
+    quantity : str
+        ``"lam"``, the largest eigenvalue, or ``"trace"``.
+    value, lower, upper : Tensor
+        Estimate and bounds, per squared unit of the input.  Where the quantity leaves the float64 range they are 0 or
+        ``inf`` and the logarithms below still hold it.
+    log10_value, log10_lower, log10_upper : Tensor
         Their decimal logarithms; ``-inf`` for a zero, ``inf`` for an absent upper bound.
     level : float or None
-        Probability with which each ``upper`` holds, where the status is ``CONFIDENCE``.
+        Probability with which each interval holds, where the status is ``CONFIDENCE``.
     status : Status
-        ``EXACT`` (all three equal), ``LOWER`` (a Rayleigh quotient: lam(x) is at least ``lower``; no upper bound) or
-        ``CONFIDENCE``.
+        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound) or ``CONFIDENCE``.
     rounding : float
         Relative floating-point error that every value carries besides; see `rounding`.
     method : str
         The method that ran, also where ``"auto"`` was asked for.
+    note : str
+        Why ``"auto"`` took that method; empty otherwise.
     evaluations : int
-        Vector-Jacobian and Jacobian-vector products, each of one input, with those of the adjoint test.
+        Vector-Jacobian and Jacobian-vector products, each of one input, with those of the adjoint test; of a black
+        box, its queries.
     seconds : float
         Wall time.
     """
 
-    lam: Tensor
+    quantity: str
+    value: Tensor
     lower: Tensor
     upper: Tensor
-    log10_lam: Tensor
+    log10_value: Tensor
     log10_lower: Tensor
     log10_upper: Tensor
     level: float | None
     status: Status
     rounding: float
     method: str
+    note: str
     evaluations: int
     seconds: float
 
     def __repr__(self) -> str:
-        return f"<Estimate: {told(self.lam, self.log10_lam, self.status)}, by {self.method}>"
+        return f"<Estimate: {told(self.value, self.log10_value, self.status, self.quantity)}, by {self.method}>"
+
+    @property
+    def lam(self) -> Tensor:
+        """The estimate of lam(x) = ``||F(x)||_2``."""
+        self._require_lam()
+        return self.value
+
+    @property
+    def log10_lam(self) -> Tensor:
+        """Its decimal logarithm."""
+        self._require_lam()
+        return self.log10_value
+
+    def _require_lam(self) -> None:
+        if self.quantity != "lam":
+            raise AttributeError(f"this is an estimate of the {self.quantity} of F, not of lam: read .value")
 
     @classmethod
-    def from_eigenpair(
-        cls, pair: TopEigenpair, exponent: Tensor, dtype: torch.dtype, evaluations: int, seconds: float
+    def from_finding(
+        cls,
+        finding: Finding,
+        exponent: Tensor,
+        dtype: torch.dtype,
+        evaluations: int,
+        seconds: float,
+        *,
+        quantity: str = "lam",
+        note: str = "",
     ) -> Estimate:
-        """Take the scaling off ``pair``: its values count in units of ``2**exponent``, ``(B,)`` int64."""
-        lam, upper = (times_power_of_two(value, exponent) for value in (pair.value, pair.upper))
+        """Take the scaling off ``finding``: its values count in units of ``2**exponent``, ``(B,)`` int64."""
         decades = math.log10(2) * exponent.double()
-        log10_lam, log10_upper = pair.value.log10() + decades, pair.upper.log10() + decades
+        value, lower, upper = finding.value, finding.lower, finding.upper
         return cls(
-            lam=lam,
-            lower=lam,
-            upper=upper,
-            log10_lam=log10_lam,
-            log10_lower=log10_lam,
-            log10_upper=log10_upper,
-            level=pair.level,
-            status=pair.status,
+            quantity=quantity,
+            value=times_power_of_two(value, exponent),
+            lower=times_power_of_two(lower, exponent),
+            upper=times_power_of_two(upper, exponent),
+            log10_value=value.log10() + decades,
+            log10_lower=lower.log10() + decades,
+            log10_upper=upper.log10() + decades,
+            level=finding.level,
+            status=finding.status,
             rounding=rounding(dtype),
-            method=pair.method,
+            method=finding.method,
+            note=note,
             evaluations=evaluations,
             seconds=seconds,
         )
