@@ -264,7 +264,7 @@ class Apply(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adjoint_test_catches_a_wrong_backward(dtype):
     module, x = Apply(WrongBackward.apply).eval().to(dtype), torch.randn(3, 6, dtype=dtype)
-    with pytest.raises(AdjointTestError, match=r"input 0: forward mode gives .* pass the input twice"):
+    with pytest.raises(AdjointTestError, match="input 0: forward mode gives .* reverse mode"):
         FisherOperator(module, x).adjoint_test()
 
 
@@ -369,7 +369,6 @@ def test_a_forward_that_detaches_is_refused():
         (Apply(lambda z: 1e30 * z * z), torch.full((2, 6), 1e30), NonFiniteError, "input 0: its logits"),
         (Apply(torch.sqrt), -torch.ones(2, 6), NonFiniteError, "its logits"),
         (Apply(lambda z: (z - z).sqrt()), torch.ones(2, 6), NonFiniteError, r"J\^T u"),
-        (Apply(OldStyle.apply), torch.ones(2, 6), MissingRuleError, "cannot differentiate"),
     ],
 )
 def test_bad_input_gets_one_clear_error(module, x, error, message):
@@ -390,10 +389,13 @@ def test_temperature_must_be_positive(temperature):
         FisherOperator(nn.Linear(6, 3).eval(), torch.zeros(2, 6), temperature)
 
 
-def test_missing_forward_mode_is_named():
-    operator = FisherOperator(Apply(NoForwardMode.apply).eval(), torch.ones(2, 6))
+@pytest.mark.parametrize("function", [NoForwardMode, OldStyle])
+def test_missing_forward_mode_is_named(function):
+    operator = FisherOperator(Apply(function.apply).eval(), torch.ones(2, 6))
     with pytest.raises(MissingRuleError, match="forward-mode differentiation failed"):
         operator.jvp(torch.ones(2, 6))
+    with pytest.raises(MissingRuleError, match="forward-mode differentiation failed"):
+        operator.adjoint_test()
 
 
 def test_attention_settings_are_restored():

@@ -1,0 +1,201 @@
+"""Layers with constant weights as what they are: linear maps, which are their own derivatives.
+
+torch differentiates a convolution twice by computing the gradients of its weight besides, pushes tangents of zeros
+through the weights of linear layers and convolutions in forward mode, and pulls back eval-mode batch norm wrongly in
+one case (CPU, batch size 1, followed by ``flatten(2).transpose(1, 2)``).  Here a linear layer, a convolution and the
+scale of an eval-mode batch norm are a map and its transpose, and every derivative is one application of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import BackwardCFunction
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["has_foreign_backward", "layers_with_constant_weights"]
+
+
+class layers_with_constant_weights(TorchFunctionMode):  # noqa: N801  a context manager, named like torch.no_grad
+    """Within this context, evaluate linear layers, convolutions and eval-mode batch norms by `_Apply`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by = _REPLACEMENTS.get(func)
+        return func(*args, **(kwargs or {})) if by is None else by(func, *args, **(kwargs or {}))
+
+
+class _Map(Protocol):
+    """A linear map of tensors."""
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def transpose(self, shape: torch.Size) -> _Map:
+        """Return the transpose; ``shape`` is that of the map's argument."""
+        ...
+
+
+class _Apply(torch.autograd.Function):
+    """``x -> map(x) + bias``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, linear: _Map, bias: Tensor | None) -> Tensor:
+        return linear(x, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.linear, _ = inputs
+        ctx.shape = x.shape
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Apply.apply(gradients[0], ctx.linear.transpose(ctx.shape), None), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _Apply.apply(tangents[0], ctx.linear, None)
+
+
+def has_foreign_backward(output: Tensor) -> bool:
+    """Whether a backward written in Python, other than that of this file, takes part in the gradient of ``output``."""
+    waiting, seen = [output.grad_fn], {output.grad_fn}
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, BackwardCFunction) and not isinstance(node, _Apply._backward_cls):
+            return True
+        for follower, _ in node.next_functions if node is not None else ():
+            if follower is not None and follower not in seen:
+                seen.add(follower)
+                waiting.append(follower)
+    return False
+
+
+def _constant(*tensors: Tensor | None) -> bool:
+    """Whether no derivative passes through the tensors, in either mode."""
+    return all(t is None or not (t.requires_grad or forward_ad.unpack_dual(t).tangent is not None) for t in tensors)
+
+
+# ---- linear layers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    weight: Tensor
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, self.weight, bias)
+
+    def transpose(self, shape: torch.Size) -> _Linear:
+        return _Linear(self.weight.mT)
+
+
+def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if weight.ndim != 2 or not _constant(weight, bias):
+        return func(input, weight, bias)
+    return _Apply.apply(input, _Linear(weight), bias)
+
+
+# ---- convolutions -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Convolution:
+    """Options as ``aten.convolution`` takes them: stride, padding, dilation, transposed, output padding, groups."""
+
+    weight: Tensor
+    options: tuple[list[int], list[int], list[int], bool, list[int], int]
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.convolution(x, self.weight, bias, *self.options)
+
+    def transpose(self, shape: torch.Size) -> _TransposedConvolution:
+        return _TransposedConvolution(self, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _TransposedConvolution:
+    convolution: _Convolution
+    shape: torch.Size
+
+    def __call__(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        sizes_only = y.new_empty(1).expand(self.shape)  # no value of the argument of a linear map is read
+        weight, options = self.convolution.weight, self.convolution.options
+        return torch.ops.aten.convolution_backward(y, sizes_only, weight, None, *options, (True, False, False))[0]
+
+    def transpose(self, shape: torch.Size) -> _Convolution:
+        return self.convolution
+
+
+def _convolve(
+    func: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Any:
+    dimensions = _DIMENSIONS[func]
+    if isinstance(padding, str) or input.ndim != dimensions + 2 or not _constant(weight, bias):
+        return func(input, weight, bias, stride, padding, dilation, groups)
+    stride, padding, dilation = (_each(v, dimensions) for v in (stride, padding, dilation))
+    return _Apply.apply(input, _Convolution(weight, (stride, padding, dilation, False, [0] * dimensions, groups)), bias)
+
+
+_DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+
+
+def _each(value: int | Sequence[int], dimensions: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dimensions if len(values) == 1 else values
+
+
+# ---- batch norm -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Scale:
+    by: Tensor
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return x * self.by if bias is None else torch.addcmul(bias, x, self.by)
+
+    def transpose(self, shape: torch.Size) -> _Scale:
+        return self
+
+
+def _normalise(
+    func: Any,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    statistics = (running_mean, running_var, weight, bias)
+    if training or running_mean is None or running_var is None or not _constant(*statistics):
+        return func(input, *statistics, training, momentum, eps)
+    channels = (1, -1) + (1,) * (input.ndim - 2)
+    scale = (running_var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -running_mean * scale
+    shift = shift if bias is None else shift + bias
+    return _Apply.apply(input, _Scale(scale.view(channels)), shift.view(channels))
+
+
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    F.linear: _linear,
+    F.batch_norm: _normalise,
+    **dict.fromkeys(_DIMENSIONS, _convolve),
+}

@@ -1,0 +1,155 @@
+"""The derivative of a module at a batch of inputs, as a linear map and its transpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fimtheory.errors import DataError, MissingRuleError
+from fimtheory.fisher.constant_layers import has_foreign_backward, layers_with_constant_weights
+
+__all__ = ["Linearisation", "derivative_kernels"]
+
+
+@contextmanager
+def derivative_kernels() -> Iterator[None]:
+    """Run attention by kernels that have derivatives of every order and mode; restores the settings on exit.
+
+    Flash and memory-efficient attention have no forward-mode derivative, and the fast path of
+    ``nn.MultiheadAttention`` none at all.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextmanager
+def _named_derivative_errors(mode: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise MissingRuleError(
+            f"{mode} differentiation failed: {_first_line(error)} "
+            "Replace the operator that torch names by one with derivatives of both modes."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class Linearisation:
+    """``J = df/dx`` at each input of a batch: one forward pass, then products without another.
+
+    Reverse mode gives ``J^T u``.  It is linear in u, so its own reverse mode gives ``J v``, for about the cost of a
+    forward pass, where forward mode costs that and the forward pass again.  Only operators of torch are transposed so:
+    a backward written in Python need not be differentiable and may not say so; a module with one is pushed forward by
+    forward mode.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In eval mode.
+    x : Tensor
+        ``(B, *input)``.
+
+    Attributes
+    ----------
+    logits : Tensor
+        What the module returns.
+    has_foreign_backward : bool
+        Whether a backward written in Python takes part.
+
+    Raises
+    ------
+    DataError
+        If the module rejects the inputs.
+    MissingRuleError
+        If an operator has no derivative.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        self._module = module
+        self._constants = {name: weight.detach() for name, weight in module.named_parameters()}
+        self._x = x.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad(), derivative_kernels(), layers_with_constant_weights():
+                self._output = self._run(self._x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise DataError(f"the module rejects inputs of shape {tuple(x.shape)}: {_first_line(error)}") from error
+        self.logits = self._output.detach() if isinstance(self._output, Tensor) else self._output
+        self.has_foreign_backward = isinstance(self._output, Tensor) and has_foreign_backward(self._output)
+        self._transposable = not self.has_foreign_backward
+        self._transposed: tuple[Tensor | None, Tensor] | None = None
+        self._functional_pullback: Callable[[Tensor], tuple[Tensor]] | None = None
+
+    def _run(self, x: Tensor) -> Tensor:
+        return torch.func.functional_call(self._module, self._constants, (x,))
+
+    def pull_back(self, u: Tensor) -> Tensor:
+        """Return ``J^T u``, ``(B, *input)``, for u ``(B, K)``."""
+        if not self._output.requires_grad:
+            return torch.zeros_like(self._x)
+        with _named_derivative_errors("reverse-mode"):
+            return torch.autograd.grad(self._output, self._x, u, retain_graph=True, materialize_grads=True)[0]
+
+    def push_forward(self, v: Tensor) -> Tensor:
+        """Return ``J v``, ``(B, K)``, for v ``(B, *input)``."""
+        if not self._output.requires_grad:
+            return torch.zeros_like(self.logits)
+        if self._transposable:
+            try:
+                return self._push_forward_by_transposition(v)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # an operator that has one derivative only
+                self._transposable, self._transposed = False, None
+        return self.forward_mode(v, torch.arange(len(v), device=v.device))[1]
+
+    def _push_forward_by_transposition(self, v: Tensor) -> Tensor:
+        if self._transposed is None:
+            cotangent = torch.zeros_like(self.logits).requires_grad_()
+            with torch.enable_grad():
+                gradient = torch.autograd.grad(self._output, self._x, cotangent, create_graph=True, allow_unused=True)
+            self._transposed = gradient[0], cotangent
+        gradient, cotangent = self._transposed
+        if gradient is None or not gradient.requires_grad:
+            return torch.zeros_like(self.logits)
+        return torch.autograd.grad(gradient, cotangent, v, retain_graph=True, materialize_grads=True)[0]
+
+    def forward_mode(self, v: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits at the inputs of ``index`` in a pass of their own, and ``J v`` there by forward mode."""
+        x = self._x.detach()[index]
+        with torch.no_grad(), derivative_kernels(), layers_with_constant_weights():
+            with _named_derivative_errors("forward-mode"):
+                logits, image, *_ = torch.func.jvp(self._run, (x,), (v,))
+        return logits, image
+
+    def pull_back_each(self, cotangents: Tensor) -> Tensor:
+        """Return ``J^T u`` for each u of ``cotangents`` ``(n, B, K)``; several by ``torch.func.vmap`` where it can."""
+        if len(cotangents) > 1:
+            try:
+                return self._pull_back_together(cotangents)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # an operator without a batching rule: one at a time gives the same
+                pass
+        return torch.stack([self.pull_back(u) for u in cotangents])
+
+    def _pull_back_together(self, cotangents: Tensor) -> Tensor:
+        with torch.no_grad(), derivative_kernels(), layers_with_constant_weights():
+            if self._functional_pullback is None:
+                self._functional_pullback = torch.func.vjp(self._run, self._x.detach())[1]  # pyright: ignore
+            return torch.func.vmap(self._functional_pullback)(cotangents)[0]
