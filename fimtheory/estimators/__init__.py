@@ -104,7 +104,7 @@ def estimate(
     """
     began = time.perf_counter()
     _check_options(method, tol, level)
-    operator = FisherOperator(module, x, temperature)
+    operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     if method == "auto":
         method = cheapest(operator, level)

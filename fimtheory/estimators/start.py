@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fimtheory.fisher import FisherOperator
+from fimtheory.fisher import FisherOperator, normalised
 
 __all__ = ["orthonormal_to_null", "random_start"]
 
@@ -18,7 +18,11 @@ def random_start(operator: FisherOperator, seed: int) -> Tensor:
 
 
 def orthonormal_to_null(operator: FisherOperator, u: Tensor) -> Tensor:
-    """Project ``u`` ``(B, K)`` off ``sqrt(p)`` and scale it to norm 1."""
+    """Project ``u`` ``(B, K)`` off ``sqrt(p)`` and scale it to norm 1; a row of zeros becomes a random one."""
     null = (0.5 * operator.log_probs).exp()
+    u = normalised(u)[0]
     u = u - null * (null * u).sum(1, keepdim=True)
-    return u / u.norm(dim=1, keepdim=True)
+    norm = u.norm(dim=1, keepdim=True)
+    if (norm == 0).any():
+        return torch.where(norm > 0, u / norm.where(norm > 0, 1.0), random_start(operator, 0))
+    return u / norm

@@ -8,6 +8,8 @@ product with G costs one vector-Jacobian and one Jacobian-vector product (theory
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,8 @@ class FisherOperator:
         ``(B, *input)``, floating point, finite, in the dtype and on the device of the module.
     temperature : float
         tau of the softmax, positive.
+    seed : int
+        Of the random probe that sets the scale of J and begins the adjoint test.
 
     Attributes
     ----------
@@ -48,6 +52,8 @@ class FisherOperator:
         Number of classes.
     exponent : Tensor
         ``(B,)`` int64.
+    probe, probe_vjp : Tensor
+        ``(B, K)`` float64: a random cotangent c whose entries sum to zero; ``(B, *input)``: ``J^T c``.
     evaluations : int
         Vector-Jacobian and Jacobian-vector products so far, each of one input.
 
@@ -73,7 +79,7 @@ class FisherOperator:
     True
     """
 
-    def __init__(self, module: nn.Module, x: Tensor, temperature: float = 1.0) -> None:
+    def __init__(self, module: nn.Module, x: Tensor, temperature: float = 1.0, seed: int = 0) -> None:
         check_arguments(module, x, temperature)
         self.module = module
         self.x = x.detach()
@@ -88,7 +94,7 @@ class FisherOperator:
         self.probs = self.log_probs.exp()
         self.factor = SoftmaxFactor(self.log_probs, temperature)
         # One random pullback sets the scale of J and is one half of the adjoint test.
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(self.logits.shape, generator=generator, dtype=torch.float64)
         probe = (probe - probe.mean(1, keepdim=True)).to(self.logits)  # constant shifts of the logits do not matter
         self.probe = probe.double()
@@ -130,6 +136,10 @@ class FisherOperator:
         require_symmetric(self, u, norm, pushed, image)
         return image
 
+    def pushed_probe(self) -> Tensor:
+        """Return ``R J J^T c`` up to scale, ``(B, K)``, c the random cotangent ``probe``: a start for iterations."""
+        return self.factor.apply(self._scaled_jvp(normalised(self.probe_vjp)[0]))
+
     def _scaled_jvp(self, v: Tensor) -> Tensor:
         return times_power_of_two(self.jvp(v), -self.jacobian_exponent.unsqueeze(1))
 
@@ -160,9 +170,13 @@ class FisherOperator:
         return index + (index >= self.factor.top)
 
     def select(self, index: Tensor) -> FisherOperator:
-        """Return the operator of ``x[index]``; it goes on counting evaluations, and its exponents may differ."""
-        selected = FisherOperator(self.module, self.x[index], self.temperature)
-        selected.evaluations += self.evaluations
+        """Return the operator of ``x[index]``, linearised anew, with the same exponents; it goes on counting."""
+        selected = copy.copy(self)
+        selected.x = self.x[index]
+        selected._linearisation = Linearisation(self.module, selected.x)
+        for name in ("logits", "log_probs", "probs", "probe", "probe_vjp", "jacobian_exponent", "exponent"):
+            setattr(selected, name, getattr(self, name)[index])
+        selected.factor = SoftmaxFactor(selected.log_probs, self.temperature)
         return selected
 
     @property
