@@ -15,7 +15,7 @@ __all__ = ["exact", "rows_fit"]
 _ROW_BUDGET = 2**26
 """Numbers held as Jacobian rows at once: 256 MiB in float32."""
 
-_VMAP_WIDTH = 32
+_VMAP_WIDTH = 16
 """Inputs times classes pulled back in one call; beyond it, batching buys no speed."""
 
 
