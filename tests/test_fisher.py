@@ -264,7 +264,7 @@ class Apply(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adjoint_test_catches_a_wrong_backward(dtype):
     module, x = Apply(WrongBackward.apply).eval().to(dtype), torch.randn(3, 6, dtype=dtype)
-    with pytest.raises(AdjointTestError, match="input 0: forward mode gives .* reverse mode"):
+    with pytest.raises(AdjointTestError, match=r"input 0: forward mode gives .* reverse mode"):
         FisherOperator(module, x).adjoint_test()
 
 

@@ -11,10 +11,12 @@ from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
 from fimtheory.estimators.power import power
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
+from fimtheory.estimators.spectra import Spectrum, spectrum
 from fimtheory.fisher import FisherOperator
 
 __all__ = [
     "Estimate",
+    "Spectrum",
     "TopEigenpair",
     "cheapest",
     "error_bound",
@@ -24,6 +26,7 @@ __all__ = [
     "planned_steps",
     "power",
     "rounding",
+    "spectrum",
 ]
 
 _LANCZOS_STEPS = 16
