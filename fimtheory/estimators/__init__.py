@@ -12,6 +12,7 @@ from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
 from fimtheory.estimators.power import power
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
 from fimtheory.estimators.spectra import Spectrum, spectrum
+from fimtheory.estimators.truncated import truncated
 from fimtheory.fisher import FisherOperator
 
 __all__ = [
@@ -60,6 +61,7 @@ def estimate(
     temperature: float = 1.0,
     tol: float | None = None,
     level: float | None = None,
+    classes: int | None = None,
     seed: int = 0,
 ) -> Estimate:
     r"""Estimate the largest eigenvalue of the input-space Fisher information at each input of a batch.
@@ -73,14 +75,17 @@ def estimate(
     method : str
         ``"exact"``: K - 1 vector-Jacobian products and a dense eigenproblem; status ``EXACT``.
         ``"lanczos"``: a Ritz value; status ``LOWER``, or ``CONFIDENCE`` with ``level``.
+        ``"truncated"``: the most probable classes, the others merged; status ``CONFIDENCE``, 0.95 unless ``level``.
         ``"power"``: 20 steps of power iteration, for comparison; status ``LOWER``.
-        ``"auto"``: the cheaper of the first two; the result names it.
+        ``"auto"``: the cheaper of the first two; the result names it and says why.
     temperature : float
         tau of the softmax; F carries ``1 / tau^2``.
     tol : float, optional
         Relative accuracy of Lanczos; with ``level``, the width of the interval.
     level : float, optional
         Ask Lanczos for an upper bound that holds for each input with this probability, over its random start.
+    classes : int, optional
+        How many classes ``"truncated"`` keeps; by default enough for the others to matter little.
     seed : int
         Of the random start.
 
@@ -106,28 +111,45 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol, level)
+    _check_options(method, tol=tol, level=level, classes=classes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
+    note = ""
     if method == "auto":
         method = cheapest(operator, level)
+        note = f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes"
     if method == "exact":
         pair = exact(operator)
     elif method == "lanczos":
         pair = lanczos(operator, tol=tol, level=level, seed=seed)
+    elif method == "truncated":
+        pair = truncated(operator, classes=classes, level=0.95 if level is None else level, seed=seed)
     else:
         pair = power(operator, seed=seed)
     seconds = time.perf_counter() - began
-    return Estimate.from_finding(pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds)
+    return Estimate.from_finding(
+        pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds, note=note
+    )
 
 
-def _check_options(method: str, tol: float | None, level: float | None) -> None:
-    if method not in ("auto", "exact", "lanczos", "power"):
-        raise DataError(f"method is {method!r}: expected 'auto', 'exact', 'lanczos' or 'power'")
-    for name, value in (("tol", tol), ("level", level)):
+_OPTIONS = {
+    "auto": ("tol", "level"),
+    "exact": (),
+    "lanczos": ("tol", "level"),
+    "power": (),
+    "truncated": ("level", "classes"),
+}
+"""The methods, and the options that each takes."""
+
+
+def _check_options(method: str, **options: float | None) -> None:
+    if method not in _OPTIONS:
+        raise DataError(f"method is {method!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
+    for name, value in options.items():
         if value is None:
             continue
-        if not 0 < value < 1:
+        if name not in _OPTIONS[method]:
+            takers = " or ".join(repr(other) for other, taken in _OPTIONS.items() if name in taken)
+            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {takers}")
+        if name in ("tol", "level") and not 0 < value < 1:
             raise DataError(f"{name} is {value}: expected a number between 0 and 1")
-        if method in ("exact", "power"):
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method 'lanczos'")
