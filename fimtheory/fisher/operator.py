@@ -151,6 +151,10 @@ class FisherOperator:
         shape = (-1,) + (1,) * (v.ndim - 1)
         return norm.view(shape) * times_power_of_two(unscaled, (self.exponent - self.jacobian_exponent).view(shape))
 
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """Return ``F v`` as `product` does."""
+        return self.product(v)
+
     def margin_gradients(self, classes: Tensor, chunk: int) -> Tensor:
         """Return gradients of the margins ``f_i - f_t``, t the top class, for the ``classes`` i of each input.
 
