@@ -1,7 +1,7 @@
 """The usual way to lam(x), from its description: K backward passes per input, a Gram matrix, its largest eigenvalue.
 
-And what the public code of the paper reports as the spectral norm: the largest of 100 random Rayleigh quotients.  Both
-are here to be compared with; neither is used by the package.
+And what the public code of the paper reports as the spectral norm: the largest of 100 random Rayleigh quotients of
+that matrix.  Both are here to be compared with; neither is used by the package.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def k_backward_lam(module: nn.Module, x: Tensor) -> float:
 
 
 def random_quotients(module: nn.Module, x: Tensor, vectors: int = 100, seed: int = 0) -> float:
-    """Return the largest of ``v^T F v`` over random unit vectors v at one input."""
+    """Return the largest of ``u^T G u`` over random unit vectors u in the space of the classes, at one input."""
     probs, rows = _score_rows(module, x)
-    v = torch.randn(rows.shape[1], vectors, generator=torch.Generator().manual_seed(seed)).to(rows)
-    v = v / v.norm(dim=0)
-    return (probs.unsqueeze(1) * (rows @ v).square()).sum(0).max().item()
+    u = torch.randn(len(probs), vectors, generator=torch.Generator().manual_seed(seed)).to(rows)
+    u = u / u.norm(dim=0)
+    return (rows.T @ (probs.sqrt().unsqueeze(1) * u)).square().sum(0).max().item()
