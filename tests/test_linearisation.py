@@ -43,6 +43,7 @@ def check(module, x):
     return linear
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_convolutions_of_every_shape(data):
