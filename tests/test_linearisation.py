@@ -135,6 +135,27 @@ def test_layers_of_torch(module, shape):
     assert not check(module, torch.randn(shape).double()).has_foreign_backward
 
 
+class Dense(nn.Module):
+    """Concatenations of growing states, also with constants, along axes counted from either end."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 3), nn.Linear(7, 2), nn.Linear(10, 3)
+        self.register_buffer("constant", torch.ones(1, 1))
+
+    def forward(self, x):
+        y = torch.cat([x, torch.tanh(self.first(x))], 1)
+        y = torch.cat((torch.sin(self.second(y)), y), dim=-1)
+        z = self.head(torch.cat([y, self.constant.expand(len(x), -1)], 1))
+        return torch.concatenate(
+            [z, torch.cat([x.square()], 1), torch.cat([self.constant, self.constant]).sum() * x], 1
+        )
+
+
+def test_concatenations():
+    assert not check(Dense(), torch.randn(3, 4).double()).has_foreign_backward
+
+
 def test_tied_weights():
     shared = nn.Linear(5, 5)
     check(nn.Sequential(shared, nn.Tanh(), shared), torch.randn(3, 5).double())

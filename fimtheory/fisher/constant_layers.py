@@ -68,7 +68,7 @@ def has_foreign_backward(output: Tensor) -> bool:
     waiting, seen = [output.grad_fn], {output.grad_fn}
     while waiting:
         node = waiting.pop()
-        if isinstance(node, BackwardCFunction) and not isinstance(node, _Apply._backward_cls):
+        if isinstance(node, BackwardCFunction) and not isinstance(node, _OURS):
             return True
         for follower, _ in node.next_functions if node is not None else ():
             if follower is not None and follower not in seen:
@@ -158,6 +158,61 @@ def _each(value: int | Sequence[int], dimensions: int) -> list[int]:
     return values * dimensions if len(values) == 1 else values
 
 
+# ---- concatenation ----------------------------------------------------------------------------------------------
+
+
+class _Concatenate(torch.autograd.Function):
+    """``torch.cat``; its transpose splits, where torch's own pulls back into slices of arrays of zeros."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dim: int, *parts: Tensor) -> Tensor:
+        return torch.cat(parts, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.dim, *parts = inputs
+        ctx.sizes = [part.shape[ctx.dim] for part in parts]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return None, *_Split.apply(gradients[0], ctx.sizes, ctx.dim)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _Concatenate.apply(ctx.dim, *tangents[1:])
+
+
+class _Split(torch.autograd.Function):
+    """``torch.split`` into parts of given sizes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(whole: Tensor, sizes: list[int], dim: int) -> tuple[Tensor, ...]:
+        return tuple(part.clone() for part in whole.split(sizes, dim))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, ctx.sizes, ctx.dim = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Concatenate.apply(ctx.dim, *gradients), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _Split.apply(tangents[0], ctx.sizes, ctx.dim)
+
+
+def _concatenate(func: Any, tensors: Sequence[Tensor], dim: int = 0, **others: Any) -> Any:
+    alike = len({(part.dtype, part.ndim) for part in tensors}) == 1 and tensors[0].is_floating_point()
+    if others or not alike or len(tensors) < 2:
+        return func(tensors, dim, **others)
+    return _Concatenate.apply(dim, *tensors)
+
+
 # ---- batch norm -------------------------------------------------------------------------------------------------
 
 
@@ -194,8 +249,11 @@ def _normalise(
     return _Apply.apply(input, _Scale(scale.view(channels)), shift.view(channels))
 
 
+_OURS = tuple(function._backward_cls for function in (_Apply, _Concatenate, _Split))
+
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.linear: _linear,
+    torch.cat: _concatenate,
     F.batch_norm: _normalise,
     **dict.fromkeys(_DIMENSIONS, _convolve),
 }
