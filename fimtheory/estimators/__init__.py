@@ -1,4 +1,7 @@
-"""Estimators of lam(x) = ``||F(x)||_2`` at given inputs: one file per method, one function to choose among them."""
+"""Estimators of lam(x) = ``||F(x)||_2`` and tr F(x) at given inputs.
+
+One file per method, and one function for each quantity to choose among them: `estimate` and `trace`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from torch import Tensor, nn
 from fimtheory.errors import DataError
 from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
+from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayleigh
 from fimtheory.estimators.power import power
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
+from fimtheory.estimators.sketch import sketch
+from fimtheory.estimators.traces import trace
 from fimtheory.fisher import FisherOperator
 
 __all__ = [
@@ -24,7 +30,13 @@ __all__ = [
     "planned_steps",
     "power",
     "rounding",
+    "sketch",
+    "trace",
 ]
+
+_WITH_PROBES = ("sketch", "paper-rayleigh", "paper-hutchinson")
+
+_METHODS = ("auto", "exact", "lanczos", "power", "paper-power", *_WITH_PROBES)
 
 _LANCZOS_STEPS = 16
 """Steps of Lanczos at its default tolerance (9 to 18 on ResNet-18 with K = 10 to 1000)."""
@@ -57,6 +69,7 @@ def estimate(
     temperature: float = 1.0,
     tol: float | None = None,
     level: float | None = None,
+    probes: int | None = None,
     seed: int = 0,
 ) -> Estimate:
     r"""Estimate the largest eigenvalue of the input-space Fisher information at each input of a batch.
@@ -71,15 +84,21 @@ def estimate(
         ``"exact"``: K - 1 vector-Jacobian products and a dense eigenproblem; status ``EXACT``.
         ``"lanczos"``: a Ritz value; status ``LOWER``, or ``CONFIDENCE`` with ``level``.
         ``"power"``: 20 steps of power iteration, for comparison; status ``LOWER``.
+        ``"sketch"``: an interval from random tangents; status ``CONFIDENCE``.
+        ``"paper-power"``, ``"paper-rayleigh"``, ``"paper-hutchinson"``: what arXiv:2606.04767 and its public code
+        compute, for comparison; status ``LOWER`` (see ``fimtheory.estimators.paper``).
         ``"auto"``: the cheaper of the first two; the result names it.
     temperature : float
         tau of the softmax; F carries ``1 / tau^2``.
     tol : float, optional
         Relative accuracy of Lanczos; with ``level``, the width of the interval.
     level : float, optional
-        Ask Lanczos for an upper bound that holds for each input with this probability, over its random start.
+        Ask Lanczos for an upper bound that holds for each input with this probability, over its random start; of the
+        sketch, the probability with which each interval holds over its probes (0.95 by default).
+    probes : int, optional
+        Random vectors of the sketch, of ``"paper-rayleigh"`` and of ``"paper-hutchinson"``; 100 by default.
     seed : int
-        Of the random start.
+        Of the random start or probes.
 
     Raises
     ------
@@ -103,28 +122,44 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol, level)
+    _check_options(method, tol, level, probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     if method == "auto":
         method = cheapest(operator, level)
+    drawn = 100 if probes is None else probes
     if method == "exact":
         pair = exact(operator)
     elif method == "lanczos":
         pair = lanczos(operator, tol=tol, level=level, seed=seed)
-    else:
+    elif method == "power":
         pair = power(operator, seed=seed)
+    elif method == "sketch":
+        pair = sketch(operator, probes=drawn, level=0.95 if level is None else level, seed=seed)
+    elif method == "paper-power":
+        pair = paper_power(operator)
+    elif method == "paper-rayleigh":
+        pair = paper_rayleigh(operator, probes=drawn, seed=seed)
+    else:
+        pair = paper_hutchinson(operator, probes=drawn, seed=seed)
+    note = ""
+    if method in _WITH_PROBES and drawn >= operator.K - 1:
+        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
     seconds = time.perf_counter() - began
-    return Estimate.from_finding(pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds)
+    dtype, evaluations = operator.logits.dtype, operator.evaluations
+    return Estimate.from_finding(pair, operator.exponent, dtype, evaluations, seconds, note=note)
 
 
-def _check_options(method: str, tol: float | None, level: float | None) -> None:
-    if method not in ("auto", "exact", "lanczos", "power"):
-        raise DataError(f"method is {method!r}: expected 'auto', 'exact', 'lanczos' or 'power'")
+def _check_options(method: str, tol: float | None, level: float | None, probes: int | None) -> None:
+    if method not in _METHODS:
+        raise DataError(f"method is {method!r}: expected {', '.join(map(repr, _METHODS[:-1]))} or {_METHODS[-1]!r}")
     for name, value in (("tol", tol), ("level", level)):
-        if value is None:
-            continue
-        if not 0 < value < 1:
+        if value is not None and not 0 < value < 1:
             raise DataError(f"{name} is {value}: expected a number between 0 and 1")
-        if method in ("exact", "power"):
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method 'lanczos'")
+    for name, value, having, remedy in (
+        ("tol", tol, ("auto", "lanczos"), "lanczos"),
+        ("level", level, ("auto", "lanczos", "sketch"), "lanczos"),
+        ("probes", probes, _WITH_PROBES, "sketch"),
+    ):
+        if value is not None and method not in having:
+            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {remedy!r}")
