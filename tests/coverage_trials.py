@@ -41,7 +41,7 @@ MODULES = {
     "fewer inputs than classes": linear(torch.randn(7, 2, generator=torch.Generator().manual_seed(7))),
     "zero": linear(torch.zeros(5, 4), torch.arange(5.0)),
 }
-"""Linear classifiers, to be taken at the origin; all but the saturated one and the zero have ties or are near uniform."""
+"""Linear classifiers, to be taken at the origin; where there are no biases, the probabilities are tied."""
 
 
 def trials(name, number):

@@ -144,7 +144,7 @@ def test_the_vector_of_the_sketch_starts_lanczos():
 STYLES = ("normal", "rank one", "orthogonal", "zero", "ones", "signs", "single", "large", "tiny")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_drawn_networks(data):
     graph = data.draw(layer_graphs(most=8))
@@ -153,14 +153,13 @@ def test_drawn_networks(data):
     shape = tuple(int(size) for size in graph.shapes[graph.input])
     x = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     try:
-        FisherOperator(module, x).adjoint_test()
-    except FimTheoryError:  # kinks, overflow: refused before anything is estimated
+        found = estimate(module, x, "sketch", probes=6, level=1 - 1e-9)
+        below = [estimate(module, x, "paper-power"), *(estimate(module, x, m, probes=6) for m in PAPER[1:])]
+    except FimTheoryError:  # kinks and overflow are refused
         return
-    found = estimate(module, x, "sketch", probes=8, level=1 - 1e-9)
     for i in range(2):
         truth = log10_lam(module, x[i])
-        for method in PAPER:
-            assert estimate(module, x, method, probes=None if method == "paper-power" else 8).log10_value[i] <= up(truth)
+        assert all(result.log10_value[i] <= up(truth) for result in (found, *below))
         assert found.log10_lower[i] <= up(truth)
         assert truth <= up(found.log10_upper[i].item())
 
@@ -268,7 +267,10 @@ def test_bad_options(options, message):
         (lambda: confidence_limits(torch.ones(2), 5, 0, 0.9), "rank is 0"),
         (lambda: confidence_limits(torch.ones(2), 5, 3, 0.0), "level is 0.0"),
         (lambda: column_limits(torch.ones(1, 4, 1), 3, 0.9), "at least 2"),
-        (lambda: sketch(FisherOperator(linear(torch.ones(3, 2)), torch.zeros(1, 2).double()), level=2.0), "level is 2.0"),
+        (
+            lambda: sketch(FisherOperator(linear(torch.ones(3, 2)), torch.zeros(1, 2).double()), level=2.0),
+            "level is 2.0",
+        ),
     ],
 )
 def test_bad_arguments_of_the_pure_functions(call, message):

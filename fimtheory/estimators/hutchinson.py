@@ -31,13 +31,13 @@ def trace_limits(mean: Tensor, probes: int, level: float) -> tuple[Tensor, Tenso
     3. ``f_i + 2h w_i f_i' = f``, ``f_ij + 2h w_j f_ij' = f_i`` and ``x f(x) = sum_i w_i f_i(x)``.
 
     Lower tail, ``x < 1``.  Let w maximise ``P(Q <= x)``.  By 1 the ``f_i(x)`` with ``w_i > 0`` are equal, by 3 to
-    ``x f(x) < f(x)``, so ``f_i'(x) > 0``: ``f_i`` grows from 0 to x.  Then ``f_ij(x)``, the mean of ``f_i(x - w_j E')``,
-    is below ``f_i(x)``, so ``f_ij'(x) > 0`` by 3.  By 2 any two positive weights could be made more unequal with gain:
-    there is only one.
+    ``x f(x) < f(x)``, so ``f_i'(x) > 0``: ``f_i`` grows from 0 to x.  Then ``f_ij(x)``, which is the mean of
+    ``f_i(x - w_j E')``, is below ``f_i(x)``, so ``f_ij'(x) > 0`` by 3.  By 2 any two positive weights could be made
+    more unequal with gain: there is only one.
 
-    Upper tail, ``x >= 1 + 2h``.  A sum of gammas has ``x f(x) = int_0^x f(x - y) k(y) dy`` with ``k >= 0`` of integral its
-    mean, so its mode is at most its mean; that of ``f_ij`` is at most ``1 + 2h (w_i + w_j) <= x``.  By 2 every move that
-    makes weights more unequal lowers ``P(Q <= x)``, down to that of rank one.
+    Upper tail, ``x >= 1 + 2h``.  A sum of gammas has ``x f(x) = int_0^x f(x - y) k(y) dy`` with ``k >= 0`` of integral
+    its mean, so its mode is at most its mean; that of ``f_ij`` is at most ``1 + 2h (w_i + w_j) <= x``.  By 2 every move
+    that makes weights more unequal lowers ``P(Q <= x)``, down to that of rank one.
 
     Parameters
     ----------
@@ -70,9 +70,10 @@ def hutchinson(operator: FisherOperator, *, probes: int = 100, level: float = 0.
     """Average ``g^T G g = |J^T R^T g|^2 / tau^2`` over standard normal g in the class space; status ``CONFIDENCE``.
 
     Each costs one vector-Jacobian product and is exact for its g.  The standard deviation is ``sqrt(2 / m) |G|_F``, at
-    most ``sqrt(2 / m)`` of the trace.  Signs in place of normal entries would remove the diagonal from the variance, but
-    the classes are a poor basis for that: where two compete, G is nearly ``a [[1, -1], [-1, 1]]``, and half of the signs
-    give zero.  Normal probes do not depend on a basis, and have limits that hold for every spectrum (`trace_limits`).
+    most ``sqrt(2 / m)`` of the trace.  Signs in place of normal entries would remove the diagonal from the variance,
+    but the classes are a poor basis for that: where two compete, G is nearly ``a [[1, -1], [-1, 1]]``, and half of the
+    signs give zero.  Normal probes do not depend on a basis, and have limits that hold for every spectrum
+    (`trace_limits`).
 
     Parameters
     ----------

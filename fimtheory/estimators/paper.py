@@ -42,8 +42,8 @@ def paper_rayleigh(operator: FisherOperator, *, probes: int = 100, seed: int = 0
     """Return the largest of ``probes`` random Rayleigh quotients ``v^T F v`` in the input space; status ``LOWER``.
 
     What the public code reports for a black box, with exact derivatives in place of differences.  A random v in d
-    dimensions has hardly any part along the top eigenvector: at rank one the mean of the largest of m quotients is about
-    ``2 ln(m) / d`` of lam, 0.003 for m = 100 and d = 3072; for larger rank it tends to ``tr F / d``.
+    dimensions has hardly any part along the top eigenvector: at rank one the mean of the largest of m quotients is
+    about ``2 ln(m) / d`` of lam, 0.003 for m = 100 and d = 3072; for larger rank it tends to ``tr F / d``.
     """
     require_probes(probes, 1, "paper-rayleigh")
     generator = torch.Generator().manual_seed(seed)

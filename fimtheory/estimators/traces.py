@@ -11,6 +11,7 @@ from fimtheory.claims import Status
 from fimtheory.errors import DataError
 from fimtheory.estimators.hutch_plus_plus import hutch_plus_plus
 from fimtheory.estimators.hutchinson import hutchinson
+from fimtheory.estimators.probes import require_level, require_probes
 from fimtheory.estimators.result import Estimate, Finding
 from fimtheory.estimators.xtrace import xtrace
 from fimtheory.fisher import FisherOperator
@@ -118,9 +119,7 @@ def trace(
         note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
     seconds = time.perf_counter() - began
     dtype, evaluations = operator.logits.dtype, operator.evaluations
-    return Estimate.from_finding(
-        finding, operator.exponent, dtype, evaluations, seconds, quantity="trace", note=note
-    )
+    return Estimate.from_finding(finding, operator.exponent, dtype, evaluations, seconds, quantity="trace", note=note)
 
 
 def _cheaper(operator: FisherOperator, probes: int | None) -> tuple[str, str]:
@@ -133,6 +132,10 @@ def _cheaper(operator: FisherOperator, probes: int | None) -> tuple[str, str]:
 def _check_options(method: str, probes: int | None, level: float | None) -> None:
     if method not in ("auto", "exact", "hutchinson", "hutch++", "xtrace"):
         raise DataError(f"method is {method!r}: expected 'auto', 'exact', 'hutchinson', 'hutch++' or 'xtrace'")
+    if level is not None:
+        require_level(level)
+    if probes is not None:
+        require_probes(probes, 1, "a trace estimate")
     if method == "exact" and probes is not None:
         raise DataError("method 'exact' has no probes: leave them out, or use the method 'hutch++'")
     if method in ("exact", "xtrace") and level is not None:
