@@ -204,9 +204,9 @@ def test_probes_belong_to_inputs_and_seeds_to_results():
 
 def test_what_is_counted_and_noted():
     module, x, _ = net(3)
-    # One product of each mode for the adjoint test; then the columns and one Rayleigh quotient.
+    # One product of each mode for the adjoint test; then the columns, a product with G and a Rayleigh quotient.
     found = estimate(module, x, "sketch", probes=3)
-    assert found.evaluations == len(x) * (2 + 3 + 1)
+    assert found.evaluations == len(x) * (2 + 3 + 3)
     assert found.note == ""
     assert found.level == 0.95
     assert "K - 1 = 4" in estimate(module, x, "sketch", probes=4).note
