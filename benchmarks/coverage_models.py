@@ -93,13 +93,13 @@ def _image(size: int, _: nn.Module) -> Tensor:
 # ---- torchvision ------------------------------------------------------------------------------------------------
 
 
-def torchvision_module(name: str) -> nn.Module:
-    """Return a model of torchvision with random weights."""
+def torchvision_module(name: str, **options: Any) -> nn.Module:
+    """Return a model of torchvision with random weights; ``options`` are those of its builder."""
     torchvision_operators()
     import torchvision
 
     more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(name, weights=None, **more)
+    return torchvision.models.get_model(name, weights=None, **more, **options)
 
 
 # ---- timm -------------------------------------------------------------------------------------------------------

@@ -4,15 +4,24 @@ import math
 import warnings
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.nn.functional import dropout
 
 from fimtheory.errors import AdjointTestError, DataError, GraphError, MissingRuleError, NonFiniteError, ShapeError
-from fimtheory.fisher import FisherOperator, SoftmaxFactor, derivative_kernels, double, times_power_of_two
+from fimtheory.fisher import (
+    FisherOperator,
+    SoftmaxFactor,
+    derivative_kernels,
+    double,
+    linear_operator,
+    times_power_of_two,
+)
 
 
 def jacobian(module, x):
@@ -82,6 +91,20 @@ def test_product_is_the_dense_matrix(seed):
     v = torch.randn_like(x)
     expected = torch.einsum("bde,be->bd", F, v.flatten(1)).view_as(v)
     torch.testing.assert_close(operator.product(v), expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scipy_finds_lam_through_the_linear_operator(seed):
+    module, x, temperature = net(seed)
+    operator = FisherOperator(module, x[1:2], temperature)
+    F = linear_operator(operator)
+    top = eigsh(F, k=1, return_eigenvectors=False)[0]
+    assert top == pytest.approx(dense_lam(module, x[1:2], temperature).item(), rel=1e-9)
+    v = np.random.default_rng(seed).standard_normal((F.shape[0], 2))
+    np.testing.assert_allclose(F @ v, dense_fisher(module, x[1:2], temperature)[0].numpy() @ v, rtol=1e-9, atol=1e-13)
+    assert torch.equal(operator @ x[1:2], operator.product(x[1:2]))
+    with pytest.raises(DataError, match="3 inputs"):
+        linear_operator(FisherOperator(module, x))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -264,7 +287,7 @@ class Apply(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adjoint_test_catches_a_wrong_backward(dtype):
     module, x = Apply(WrongBackward.apply).eval().to(dtype), torch.randn(3, 6, dtype=dtype)
-    with pytest.raises(AdjointTestError, match="input 0: forward mode gives .* reverse mode"):
+    with pytest.raises(AdjointTestError, match=r"input 0: forward mode gives .* reverse mode"):
         FisherOperator(module, x).adjoint_test()
 
 

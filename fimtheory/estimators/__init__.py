@@ -16,11 +16,14 @@ from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayl
 from fimtheory.estimators.power import power
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
 from fimtheory.estimators.sketch import sketch
+from fimtheory.estimators.spectra import Spectrum, spectrum
 from fimtheory.estimators.traces import trace
+from fimtheory.estimators.truncated import truncated
 from fimtheory.fisher import FisherOperator
 
 __all__ = [
     "Estimate",
+    "Spectrum",
     "TopEigenpair",
     "cheapest",
     "error_bound",
@@ -31,18 +34,16 @@ __all__ = [
     "power",
     "rounding",
     "sketch",
+    "spectrum",
     "trace",
 ]
-
-_WITH_PROBES = ("sketch", "paper-rayleigh", "paper-hutchinson")
-
-_METHODS = ("auto", "exact", "lanczos", "power", "paper-power", *_WITH_PROBES)
 
 _LANCZOS_STEPS = 16
 """Steps of Lanczos at its default tolerance (9 to 18 on ResNet-18 with K = 10 to 1000)."""
 
-_JVP_COST = 4
-"""Cost of a forward-mode product in reverse-mode ones with the forward pass kept (3.5 to 9 on ResNet-18)."""
+_FORWARD_MODE_COST = 4
+"""Cost of a forward-mode product in reverse-mode ones with the forward pass kept (3 to 5 on ResNet-18); by
+transposition it is one."""
 
 
 def cheapest(operator: FisherOperator, level: float | None = None) -> str:
@@ -57,8 +58,9 @@ def cheapest(operator: FisherOperator, level: float | None = None) -> str:
     """
     others = operator.K - 1
     steps = min(others, _LANCZOS_STEPS) if level is None else planned_steps(others, level, 0.05)
-    per_row = 1 if rows_fit(operator) else 1 + _JVP_COST
-    return "exact" if others * per_row <= steps * (1 + _JVP_COST) else "lanczos"
+    pair = 1 + (_FORWARD_MODE_COST if operator.has_foreign_backward else 1)
+    per_row = 1 if rows_fit(operator) else pair
+    return "exact" if others * per_row <= steps * pair else "lanczos"
 
 
 def estimate(
@@ -69,6 +71,7 @@ def estimate(
     temperature: float = 1.0,
     tol: float | None = None,
     level: float | None = None,
+    classes: int | None = None,
     probes: int | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -83,20 +86,22 @@ def estimate(
     method : str
         ``"exact"``: K - 1 vector-Jacobian products and a dense eigenproblem; status ``EXACT``.
         ``"lanczos"``: a Ritz value; status ``LOWER``, or ``CONFIDENCE`` with ``level``.
+        ``"truncated"``: the most probable classes, the others merged; status ``CONFIDENCE``, 0.95 unless ``level``.
         ``"power"``: 20 steps of power iteration, for comparison; status ``LOWER``.
-        ``"sketch"``: an interval from random tangents; status ``CONFIDENCE``.
+        ``"sketch"``: an interval from random tangents; status ``CONFIDENCE``, 0.95 unless ``level``.
         ``"paper-power"``, ``"paper-rayleigh"``, ``"paper-hutchinson"``: what arXiv:2606.04767 and its public code
         compute, for comparison; status ``LOWER`` (see ``fimtheory.estimators.paper``).
-        ``"auto"``: the cheaper of the first two; the result names it.
+        ``"auto"``: the cheaper of the first two; the result names it and says why.
     temperature : float
         tau of the softmax; F carries ``1 / tau^2``.
     tol : float, optional
         Relative accuracy of Lanczos; with ``level``, the width of the interval.
     level : float, optional
-        Ask Lanczos for an upper bound that holds for each input with this probability, over its random start; of the
-        sketch, the probability with which each interval holds over its probes (0.95 by default).
+        Ask Lanczos for an upper bound that holds for each input with this probability, over its random start.
+    classes : int, optional
+        How many classes ``"truncated"`` keeps; by default enough for the others to matter little.
     probes : int, optional
-        Random vectors of the sketch, of ``"paper-rayleigh"`` and of ``"paper-hutchinson"``; 100 by default.
+        Random vectors of ``"sketch"``, ``"paper-rayleigh"`` and ``"paper-hutchinson"``; 100 by default.
     seed : int
         Of the random start or probes.
 
@@ -122,16 +127,20 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol, level, probes)
+    _check_options(method, tol=tol, level=level, classes=classes, probes=probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
+    note = ""
     if method == "auto":
         method = cheapest(operator, level)
+        note = f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes"
     drawn = 100 if probes is None else probes
     if method == "exact":
         pair = exact(operator)
     elif method == "lanczos":
         pair = lanczos(operator, tol=tol, level=level, seed=seed)
+    elif method == "truncated":
+        pair = truncated(operator, classes=classes, level=0.95 if level is None else level, seed=seed)
     elif method == "power":
         pair = power(operator, seed=seed)
     elif method == "sketch":
@@ -142,24 +151,36 @@ def estimate(
         pair = paper_rayleigh(operator, probes=drawn, seed=seed)
     else:
         pair = paper_hutchinson(operator, probes=drawn, seed=seed)
-    note = ""
-    if method in _WITH_PROBES and drawn >= operator.K - 1:
+    if "probes" in _OPTIONS[method] and drawn >= operator.K - 1:
         note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
     seconds = time.perf_counter() - began
-    dtype, evaluations = operator.logits.dtype, operator.evaluations
-    return Estimate.from_finding(pair, operator.exponent, dtype, evaluations, seconds, note=note)
+    return Estimate.from_finding(
+        pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds, note=note
+    )
 
 
-def _check_options(method: str, tol: float | None, level: float | None, probes: int | None) -> None:
-    if method not in _METHODS:
-        raise DataError(f"method is {method!r}: expected {', '.join(map(repr, _METHODS[:-1]))} or {_METHODS[-1]!r}")
-    for name, value in (("tol", tol), ("level", level)):
-        if value is not None and not 0 < value < 1:
+_OPTIONS = {
+    "auto": ("tol", "level"),
+    "exact": (),
+    "lanczos": ("tol", "level"),
+    "power": (),
+    "truncated": ("level", "classes"),
+    "sketch": ("level", "probes"),
+    "paper-power": (),
+    "paper-rayleigh": ("probes",),
+    "paper-hutchinson": ("probes",),
+}
+"""The methods, and the options that each takes."""
+
+
+def _check_options(method: str, **options: float | None) -> None:
+    if method not in _OPTIONS:
+        raise DataError(f"method is {method!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name not in _OPTIONS[method]:
+            takers = " or ".join(repr(other) for other, taken in _OPTIONS.items() if name in taken)
+            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {takers}")
+        if name in ("tol", "level") and not 0 < value < 1:
             raise DataError(f"{name} is {value}: expected a number between 0 and 1")
-    for name, value, having, remedy in (
-        ("tol", tol, ("auto", "lanczos"), "lanczos"),
-        ("level", level, ("auto", "lanczos", "sketch"), "lanczos"),
-        ("probes", probes, _WITH_PROBES, "sketch"),
-    ):
-        if value is not None and method not in having:
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {remedy!r}")

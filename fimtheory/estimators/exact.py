@@ -8,20 +8,20 @@ from torch import Tensor
 from fimtheory.claims import Status
 from fimtheory.errors import AdjointTestError
 from fimtheory.estimators.result import TopEigenpair
-from fimtheory.fisher import FisherOperator, normalised, times_power_of_two
+from fimtheory.fisher import FisherOperator, SoftmaxFactor, normalised, times_power_of_two
 
-__all__ = ["exact", "rows_fit"]
+__all__ = ["ROW_BUDGET", "exact", "rows_fit", "weighted_gram"]
 
-_ROW_BUDGET = 2**26
+ROW_BUDGET = 2**26
 """Numbers held as Jacobian rows at once: 256 MiB in float32."""
 
-_VMAP_WIDTH = 32
+_BATCH = 16
 """Inputs times classes pulled back in one call; beyond it, batching buys no speed."""
 
 
 def rows_fit(operator: FisherOperator) -> bool:
     """Whether the K - 1 margin gradients of all inputs may be held in memory together."""
-    return (operator.K - 1) * operator.x.numel() <= _ROW_BUDGET
+    return (operator.K - 1) * operator.x.numel() <= ROW_BUDGET
 
 
 def exact(operator: FisherOperator) -> TopEigenpair:
@@ -44,16 +44,35 @@ def exact(operator: FisherOperator) -> TopEigenpair:
 
 def _gram_from_gradients(operator: FisherOperator) -> Tensor:
     batch, others = len(operator.x), operator.other_classes()
-    chunk = max(1, _VMAP_WIDTH // batch)
-    rows = operator.margin_gradients(0, operator.K - 1, chunk)
+    chunk = max(1, _BATCH // batch)
+    rows = operator.margin_gradients(others, chunk)
     if chunk > 1:
         _check_batched(operator, rows)
-    gram = torch.zeros(batch, operator.K, operator.K, dtype=torch.float64, device=rows.device)
-    for i in range(batch):  # one input at a time, so that only its rows are held in float64
-        scaled = times_power_of_two(rows[i].double(), -operator.jacobian_exponent[i])
-        gram[i, others[i].unsqueeze(1), others[i]] = scaled @ scaled.T
-    half = torch.stack([operator.factor.apply(column) for column in gram.unbind(2)], dim=2)  # R M
-    return torch.stack([operator.factor.apply(row) for row in half.unbind(1)], dim=1)  # R M R^T
+    return weighted_gram(rows, others, operator.jacobian_exponent, operator.factor, operator.K)
+
+
+def weighted_gram(rows: Tensor, classes: Tensor, exponent: Tensor, factor: SoftmaxFactor, size: int) -> Tensor:
+    """Return ``R M R^T``, ``(B, size, size)`` float64, M the Gram matrix of the rows, those left out being zero.
+
+    Parameters
+    ----------
+    rows : Tensor
+        ``(B, n, d)``; they are scaled by ``2**-exponent`` first.
+    classes : Tensor
+        ``(B, n)``: the place of each row among the ``size`` classes of ``factor``.
+    exponent : Tensor
+        ``(B,)`` int64.
+    factor : SoftmaxFactor
+        R.
+    size : int
+        Number of classes.
+    """
+    gram = torch.zeros(len(rows), size, size, dtype=torch.float64, device=rows.device)
+    for i in range(len(rows)):  # one input at a time, so that only its rows are held in float64
+        scaled = times_power_of_two(rows[i].double(), -exponent[i])
+        gram[i, classes[i].unsqueeze(1), classes[i]] = scaled @ scaled.T
+    half = torch.stack([factor.apply(column) for column in gram.unbind(2)], dim=2)  # R M
+    return torch.stack([factor.apply(row) for row in half.unbind(1)], dim=1)  # R M R^T
 
 
 def _check_batched(operator: FisherOperator, rows: Tensor) -> None:

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from fimtheory.fisher import FisherOperator, normalised
 
-__all__ = ["orthonormal_to_null", "random_start"]
+__all__ = ["null_vector", "orthonormal_to_null", "random_start"]
+
+
+def null_vector(operator: FisherOperator) -> Tensor:
+    """Return ``sqrt(p)``, ``(B, K)`` unit vectors that G maps to zero."""
+    return (0.5 * operator.log_probs).exp()
 
 
 def random_start(operator: FisherOperator, seed: int) -> Tensor:
@@ -19,7 +24,7 @@ def random_start(operator: FisherOperator, seed: int) -> Tensor:
 
 def orthonormal_to_null(operator: FisherOperator, u: Tensor) -> Tensor:
     """Project ``u`` ``(B, K)`` off ``sqrt(p)`` and scale it to norm 1; a row of zeros becomes a random one."""
-    null = (0.5 * operator.log_probs).exp()
+    null = null_vector(operator)
     u = normalised(u)[0]
     u = u - null * (null * u).sum(1, keepdim=True)
     norm = u.norm(dim=1, keepdim=True)

@@ -13,6 +13,7 @@ from fimtheory.estimators.hutch_plus_plus import hutch_plus_plus
 from fimtheory.estimators.hutchinson import hutchinson
 from fimtheory.estimators.probes import require_level, require_probes
 from fimtheory.estimators.result import Estimate, Finding
+from fimtheory.estimators.start import null_vector
 from fimtheory.estimators.xtrace import xtrace
 from fimtheory.fisher import FisherOperator
 
@@ -32,7 +33,7 @@ def exact_trace(operator: FisherOperator) -> Finding:
 
 def _basis_vector(operator: FisherOperator, k: int) -> Tensor:
     """Return the k-th column, that of the top class t left out, of the reflection that maps ``e_t`` to ``-sqrt(p)``."""
-    root = (0.5 * operator.log_probs).exp()
+    root = null_vector(operator)
     i, top = operator.other_classes()[:, k : k + 1], operator.factor.top
     share = root.gather(1, i) / (1 + root.gather(1, top))
     vector = -share * root

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fimtheory.errors import DataError, MissingRuleError
@@ -132,10 +133,12 @@ class Linearisation:
     def forward_mode(self, v: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits at the inputs of ``index`` in a pass of their own, and ``J v`` there by forward mode."""
         x = self._x.detach()[index]
-        with torch.no_grad(), derivative_kernels(), layers_with_constant_weights():
-            with _named_derivative_errors("forward-mode"):
-                logits, image, *_ = torch.func.jvp(self._run, (x,), (v,))
-        return logits, image
+        with (
+            torch.no_grad(), derivative_kernels(), layers_with_constant_weights(), forward_ad.dual_level(),
+            _named_derivative_errors("forward-mode"),
+        ):  # fmt: skip
+            logits, image = forward_ad.unpack_dual(self._run(forward_ad.make_dual(x, v)))
+        return logits, torch.zeros_like(logits) if image is None else image
 
     def pull_back_each(self, cotangents: Tensor) -> Tensor:
         """Return ``J^T u`` for each u of ``cotangents`` ``(n, B, K)``; several by ``torch.func.vmap`` where it can."""

@@ -151,18 +151,25 @@ class FisherOperator:
         shape = (-1,) + (1,) * (v.ndim - 1)
         return norm.view(shape) * times_power_of_two(unscaled, (self.exponent - self.jacobian_exponent).view(shape))
 
-    def margin_gradients(self, start: int, stop: int, chunk: int) -> Tensor:
-        """Return gradients of margins ``f_i - f_t``, t the top class, for ``start <= i < stop`` of the K - 1 others.
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """Return ``F v`` as `product` does."""
+        return self.product(v)
 
-        Shape ``(B, stop - start, d)``, module dtype, not scaled; classes in increasing order without the top class.
-        ``chunk`` of them are pulled back at a time; more than one go through ``torch.func.vmap`` where it can.
+    def margin_gradients(self, classes: Tensor, chunk: int) -> Tensor:
+        """Return gradients of the margins ``f_i - f_t``, t the top class, for the ``classes`` i of each input.
+
+        ``classes`` is ``(B, n)`` int64; the result ``(B, n, d)``, module dtype, not scaled.  ``chunk`` of them are
+        pulled back at a time; more than one go through ``torch.func.vmap`` where it can.
         """
-        cotangents = torch.zeros(stop - start, *self.logits.shape, dtype=self.logits.dtype, device=self.x.device)
-        classes = self.other_classes()[:, start:stop].T.unsqueeze(2)
-        cotangents.scatter_(2, classes, 1.0).scatter_(2, self.factor.top.expand_as(classes), -1.0)
-        parts = [self._linearisation.pull_back_each(part) for part in cotangents.split(chunk)]
-        self.evaluations += cotangents.shape[0] * cotangents.shape[1]
-        return require_finite(torch.cat(parts).flatten(2).transpose(0, 1), "J^T u", _USE_FLOAT64)
+        count = classes.shape[1]
+        cotangents = torch.zeros(count, *self.logits.shape, dtype=self.logits.dtype, device=self.x.device)
+        index = classes.T.unsqueeze(2)
+        cotangents.scatter_(2, index, 1.0).scatter_(2, self.factor.top.expand_as(index), -1.0)
+        rows = self.x.new_empty(count, *self.x.shape)
+        for start in range(0, count, chunk):
+            rows[start : start + chunk] = self._linearisation.pull_back_each(cotangents[start : start + chunk])
+        self.evaluations += count * len(self.x)
+        return require_finite(rows.flatten(2).transpose(0, 1), "J^T u", _USE_FLOAT64)
 
     def other_classes(self) -> Tensor:
         """Return the K - 1 classes other than the top one, increasing; ``(B, K - 1)`` int64."""
