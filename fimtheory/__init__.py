@@ -25,7 +25,7 @@ from fimtheory.registry import Site, measure, rule, rules
 
 if TYPE_CHECKING:
     from fimtheory.divergence import kl_interval
-    from fimtheory.estimators import estimate, spectrum
+    from fimtheory.estimators import estimate, spectrum, trace
     from fimtheory.evaluation import evaluate
     from fimtheory.instantiation import instantiate
     from fimtheory.local import local_bound, local_radius
@@ -56,6 +56,7 @@ _NEEDS_TORCH = {
     "report": "fimtheory.reporting",
     "semidefinite_bound": "fimtheory.semidefinite",
     "spectrum": "fimtheory.estimators",
+    "trace": "fimtheory.estimators",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
 }
@@ -68,7 +69,7 @@ __all__ = [
     "derive", "errors", "estimate", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
-    "semidefinite_bound", "spectrum", "verify", "worst_case",
+    "semidefinite_bound", "spectrum", "trace", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

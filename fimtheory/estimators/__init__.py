@@ -1,4 +1,7 @@
-"""Estimators of lam(x) = ``||F(x)||_2`` at given inputs: one file per method, one function to choose among them."""
+"""Estimators of lam(x) = ``||F(x)||_2`` and tr F(x) at given inputs.
+
+One file per method, and one function for each quantity to choose among them: `estimate` and `trace`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from torch import Tensor, nn
 from fimtheory.errors import DataError
 from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
+from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayleigh
 from fimtheory.estimators.power import power
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
+from fimtheory.estimators.sketch import sketch
 from fimtheory.estimators.spectra import Spectrum, spectrum
+from fimtheory.estimators.traces import trace
 from fimtheory.estimators.truncated import truncated
 from fimtheory.fisher import FisherOperator
 
@@ -27,7 +33,9 @@ __all__ = [
     "planned_steps",
     "power",
     "rounding",
+    "sketch",
     "spectrum",
+    "trace",
 ]
 
 _LANCZOS_STEPS = 16
@@ -64,6 +72,7 @@ def estimate(
     tol: float | None = None,
     level: float | None = None,
     classes: int | None = None,
+    probes: int | None = None,
     seed: int = 0,
 ) -> Estimate:
     r"""Estimate the largest eigenvalue of the input-space Fisher information at each input of a batch.
@@ -79,6 +88,9 @@ def estimate(
         ``"lanczos"``: a Ritz value; status ``LOWER``, or ``CONFIDENCE`` with ``level``.
         ``"truncated"``: the most probable classes, the others merged; status ``CONFIDENCE``, 0.95 unless ``level``.
         ``"power"``: 20 steps of power iteration, for comparison; status ``LOWER``.
+        ``"sketch"``: an interval from random tangents; status ``CONFIDENCE``, 0.95 unless ``level``.
+        ``"paper-power"``, ``"paper-rayleigh"``, ``"paper-hutchinson"``: what arXiv:2606.04767 and its public code
+        compute, for comparison; status ``LOWER`` (see ``fimtheory.estimators.paper``).
         ``"auto"``: the cheaper of the first two; the result names it and says why.
     temperature : float
         tau of the softmax; F carries ``1 / tau^2``.
@@ -88,8 +100,10 @@ def estimate(
         Ask Lanczos for an upper bound that holds for each input with this probability, over its random start.
     classes : int, optional
         How many classes ``"truncated"`` keeps; by default enough for the others to matter little.
+    probes : int, optional
+        Random vectors of ``"sketch"``, ``"paper-rayleigh"`` and ``"paper-hutchinson"``; 100 by default.
     seed : int
-        Of the random start.
+        Of the random start or probes.
 
     Raises
     ------
@@ -113,21 +127,32 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol=tol, level=level, classes=classes)
+    _check_options(method, tol=tol, level=level, classes=classes, probes=probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     note = ""
     if method == "auto":
         method = cheapest(operator, level)
         note = f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes"
+    drawn = 100 if probes is None else probes
     if method == "exact":
         pair = exact(operator)
     elif method == "lanczos":
         pair = lanczos(operator, tol=tol, level=level, seed=seed)
     elif method == "truncated":
         pair = truncated(operator, classes=classes, level=0.95 if level is None else level, seed=seed)
-    else:
+    elif method == "power":
         pair = power(operator, seed=seed)
+    elif method == "sketch":
+        pair = sketch(operator, probes=drawn, level=0.95 if level is None else level, seed=seed)
+    elif method == "paper-power":
+        pair = paper_power(operator)
+    elif method == "paper-rayleigh":
+        pair = paper_rayleigh(operator, probes=drawn, seed=seed)
+    else:
+        pair = paper_hutchinson(operator, probes=drawn, seed=seed)
+    if "probes" in _OPTIONS[method] and drawn >= operator.K - 1:
+        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
     seconds = time.perf_counter() - began
     return Estimate.from_finding(
         pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds, note=note
@@ -140,6 +165,10 @@ _OPTIONS = {
     "lanczos": ("tol", "level"),
     "power": (),
     "truncated": ("level", "classes"),
+    "sketch": ("level", "probes"),
+    "paper-power": (),
+    "paper-rayleigh": ("probes",),
+    "paper-hutchinson": ("probes",),
 }
 """The methods, and the options that each takes."""
 

@@ -50,7 +50,8 @@ class Finding:
         ``(B,)`` float64, scaled: the quantity is about ``value * 2**operator.exponent``.  ``lower`` is 0 and ``upper``
         is ``inf`` where the method has no such bound.
     status : Status
-        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound) or ``CONFIDENCE``.
+        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound), ``CONFIDENCE``, or
+        ``HEURISTIC`` (nothing is proven of the interval; see the method).
     level : float or None
         Probability that the interval holds, for each input, over the randomness of the method.
     method : str
@@ -96,13 +97,14 @@ class Estimate:
     level : float or None
         Probability with which each interval holds, where the status is ``CONFIDENCE``.
     status : Status
-        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound) or ``CONFIDENCE``.
+        ``EXACT`` (all three equal), ``LOWER`` (the quantity is at least ``lower``; no upper bound), ``CONFIDENCE``, or
+        ``HEURISTIC`` (nothing is proven of the interval; see the method).
     rounding : float
         Relative floating-point error that every value carries besides; see `rounding`.
     method : str
         The method that ran, also where ``"auto"`` was asked for.
     note : str
-        Why ``"auto"`` took that method; empty otherwise.
+        Why ``"auto"`` took that method, or which method would serve better; mostly empty.
     evaluations : int
         Vector-Jacobian and Jacobian-vector products, each of one input, with those of the adjoint test; of a black
         box, its queries.
