@@ -55,9 +55,9 @@ def adjoint_test(operator: FisherOperator) -> None:
     size = image.norm(dim=1) * probe.norm(dim=1) / operator.K**0.5 + length
     for k in ((forward - reverse).abs() > 4 * root_eps * size).nonzero()[:, 0].tolist():
         raise AdjointTestError(
-            f"input {tested[k]}: forward mode gives <J v, u> = {forward[k]:.9g}, reverse mode <v, J^T u> = "
-            f"{reverse[k]:.9g}; one is wrong, so no estimate can be trusted. Correct the backward or jvp of the "
-            "module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
+            f"input {operator.places[tested[k]]}: forward mode gives <J v, u> = {forward[k]:.9g}, reverse mode "
+            f"<v, J^T u> = {reverse[k]:.9g}; one is wrong, so no estimate can be trusted. Correct the backward or jvp "
+            "of the module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
         )
 
 
@@ -80,8 +80,9 @@ def require_symmetric(operator: FisherOperator, u: Tensor, norm: Tensor, pushed:
     error = ((u * image).sum(1) - quotient).abs()
     for i in (error > 4 * root_eps * size).nonzero()[:, 0].tolist():
         raise AdjointTestError(
-            f"input {i}: <u, G u> is {quotient[i]:.9g} by reverse mode and {(u * image).sum(1)[i]:.9g} by a product "
-            "with J; a derivative of the module is wrong or too inaccurate: evaluate fimtheory.fisher.double(module)"
+            f"input {operator.places[i]}: <u, G u> is {quotient[i]:.9g} by reverse mode and "
+            f"{(u * image).sum(1)[i]:.9g} by a product with J; a derivative of the module is wrong or too inaccurate: "
+            "evaluate fimtheory.fisher.double(module)"
         )
 
 
@@ -95,13 +96,13 @@ def _require_own_logits(operator: FisherOperator, tested: Tensor, logits: Tensor
     again = operator.forward_mode(torch.zeros_like(operator.x[tested]), tested)[0]
     if (again - logits).abs().max() > root_eps * logits.abs().max():
         raise GraphError(
-            f"input {tested[k]}: two forward passes gave logits that differ by {drift[k]:.3g}; "
+            f"input {operator.places[tested[k]]}: two forward passes gave logits that differ by {drift[k]:.3g}; "
             "the module is random or keeps state: remove noise and functional dropout"
         )
     raise GraphError(
-        f"input {tested[k]}: the samples of a batch influence one another (batch statistics, attention over it), as "
-        f"its logits move by {drift[k]:.3g} when others are left out, so lam of one input is undefined: give the "
-        "module running statistics or pass one input at a time"
+        f"input {operator.places[tested[k]]}: the samples of a batch influence one another (batch statistics, "
+        f"attention over it), as its logits move by {drift[k]:.3g} when others are left out, so lam of one input is "
+        "undefined: give the module running statistics or pass one input at a time"
     )
 
 

@@ -21,7 +21,9 @@ from fimtheory.fisher.softmax_factor import SoftmaxFactor
 
 __all__ = ["FisherOperator"]
 
-_USE_FLOAT64 = "evaluate fimtheory.fisher.double(module) in float64"
+_NO_DERIVATIVE = (
+    "an operator overflows, or has no derivative there: evaluate fimtheory.fisher.double(module), or move the input"
+)
 
 
 class FisherOperator:
@@ -52,6 +54,8 @@ class FisherOperator:
         Number of classes.
     exponent : Tensor
         ``(B,)`` int64.
+    places : Tensor
+        ``(B,)`` int64: where each input stood in the batch that was given, for messages.
     probe, probe_vjp : Tensor
         ``(B, K)`` float64: a random cotangent c whose entries sum to zero; ``(B, *input)``: ``J^T c``.
     evaluations : int
@@ -85,6 +89,7 @@ class FisherOperator:
         self.x = x.detach()
         self.temperature = temperature
         self.evaluations = 0
+        self.places = torch.arange(len(x), device=x.device)
         self._linearisation = Linearisation(module, self.x)
         self.logits = self._linearisation.logits
         check_logits(self.logits, len(x))
@@ -107,13 +112,13 @@ class FisherOperator:
         """Return ``J^T u``, shape ``(B, *input)`` float64, by reverse mode; ``u`` is ``(B, K)``."""
         result = self._linearisation.pull_back(u.to(self.logits))
         self.evaluations += len(u)
-        return require_finite(result.double(), "J^T u", _USE_FLOAT64)
+        return require_finite(result.double(), "J^T u", _NO_DERIVATIVE, self.places)
 
     def jvp(self, v: Tensor) -> Tensor:
         """Return ``J v``, shape ``(B, K)`` float64; ``v`` is ``(B, *input)``."""
         result = self._linearisation.push_forward(v.to(self.x))
         self.evaluations += len(v)
-        return require_finite(result.double(), "J v", _USE_FLOAT64)
+        return require_finite(result.double(), "J v", _NO_DERIVATIVE, self.places)
 
     def half_product(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``g = J^T R^T u / tau`` as unit vectors ``(B, *input)`` and their scaled norms ``(B,)``.
@@ -169,7 +174,7 @@ class FisherOperator:
         for start in range(0, count, chunk):
             rows[start : start + chunk] = self._linearisation.pull_back_each(cotangents[start : start + chunk])
         self.evaluations += count * len(self.x)
-        return require_finite(rows.flatten(2).transpose(0, 1), "J^T u", _USE_FLOAT64)
+        return require_finite(rows.flatten(2).transpose(0, 1), "J^T u", _NO_DERIVATIVE, self.places)
 
     def other_classes(self) -> Tensor:
         """Return the K - 1 classes other than the top one, increasing; ``(B, K - 1)`` int64."""
@@ -181,7 +186,7 @@ class FisherOperator:
         selected = copy.copy(self)
         selected.x = self.x[index]
         selected._linearisation = Linearisation(self.module, selected.x)
-        for name in ("logits", "log_probs", "probs", "probe", "probe_vjp", "jacobian_exponent", "exponent"):
+        for name in ("places", "logits", "log_probs", "probs", "probe", "probe_vjp", "jacobian_exponent", "exponent"):
             setattr(selected, name, getattr(self, name)[index])
         selected.factor = SoftmaxFactor(selected.log_probs, self.temperature)
         return selected
@@ -208,4 +213,4 @@ class FisherOperator:
         """
         logits, image = self._linearisation.forward_mode(v.to(self.x), index)
         self.evaluations += len(v)
-        return logits, require_finite(image.double(), "J v", _USE_FLOAT64)
+        return logits, require_finite(image.double(), "J v", _NO_DERIVATIVE, self.places[index])

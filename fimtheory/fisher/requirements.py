@@ -67,9 +67,13 @@ def check_logits(logits: Tensor, batch: int) -> None:
     require_finite(logits, "its logits", "check the weights and the size of the inputs")
 
 
-def require_finite(values: Tensor, what: str, remedy: str) -> Tensor:
-    """Return ``values`` ``(B, ...)``, or raise ``NonFiniteError`` with the first input that is not finite."""
+def require_finite(values: Tensor, what: str, remedy: str, places: Tensor | None = None) -> Tensor:
+    """Return ``values`` ``(B, ...)``, or raise ``NonFiniteError`` with the first input that is not finite.
+
+    ``places`` ``(B,)`` are the numbers of the inputs, by default 0 to B - 1.
+    """
     bad = (~values.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
     if bad:
-        raise NonFiniteError(f"input {bad[0]}: {what} has NaN or infinite entries ({len(bad)} inputs); {remedy}")
+        first = bad[0] if places is None else int(places[bad[0]])
+        raise NonFiniteError(f"input {first}: {what} has NaN or infinite entries ({len(bad)} inputs); {remedy}")
     return values
