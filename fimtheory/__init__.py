@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fimtheory.search import worst_case
     from fimtheory.semidefinite import semidefinite_bound
     from fimtheory.sources import from_onnx, from_torch
+    from fimtheory.surveys import survey
     from fimtheory.verification import verify
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ _NEEDS_TORCH = {
     "report": "fimtheory.reporting",
     "semidefinite_bound": "fimtheory.semidefinite",
     "spectrum": "fimtheory.estimators",
+    "survey": "fimtheory.surveys",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
 }
@@ -68,7 +70,7 @@ __all__ = [
     "derive", "errors", "estimate", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
-    "semidefinite_bound", "spectrum", "verify", "worst_case",
+    "semidefinite_bound", "spectrum", "survey", "verify", "worst_case",
 ]  # fmt: skip
 
 load = load_graph

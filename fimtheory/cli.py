@@ -170,12 +170,12 @@ def _bound_around(
 ) -> None:
     """Print certified bounds in balls around inputs, beside lam at the inputs."""
     from fimtheory.local import local_bound
-    from fimtheory.verification import estimates_on, placed
+    from fimtheory.surveys import placed, survey
 
     inputs = _inputs(made, around, n, seed, at_most=64)
-    data = placed(inputs, model)
+    data = placed(inputs.inputs, model)
     found = local_bound(model, data, eps, norm=norm, progress=_err.is_terminal)
-    at_centre = estimates_on(model, data, seed=seed)
+    at_centre = survey(model, data, seed=seed)
     if as_json:
         _print_json(tables.local_json(made.name, inputs.description, seed, found, at_centre))
     else:
@@ -200,23 +200,37 @@ def estimate(
     ] = None,
     method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
     level: Annotated[
-        float | None, typer.Option(help="Confidence of an upper limit, where the values are not exact.")
+        float | None,
+        typer.Option(
+            help="Confidence of an upper limit, where the values are not exact, and of the summary's intervals."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Inputs of a batch; by default up to 64, fewer of large ones.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a table with one row per input to this .csv or .parquet file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate lam at every input of a dataset."""
-    from fimtheory.verification import estimates_on, placed
+    from fimtheory.surveys import require_table_path, survey
 
+    if out is not None:
+        require_table_path(out)
     made = resolve(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed)
-    found = estimates_on(model, placed(inputs, model), method, level=level, seed=seed, progress=_err.is_terminal)
+    found = survey(model, inputs, method, batch=batch, level=level, seed=seed, progress=_err.is_terminal)
+    summary = found.summary(0.95 if level is None else level, seed=seed)
+    if out is not None:
+        found.write(out)
     if as_json:
-        _print_json(tables.estimates_json(made.name, inputs.description, seed, found))
+        _print_json(tables.estimates_json(made.name, inputs.description, seed, found, summary))
     else:
-        _out.print(tables.estimates_table(made.name, inputs.description, seed, found, level))
+        _out.print(tables.estimates_table(made.name, inputs.description, seed, found, summary, level))
 
 
 @app.command()
@@ -283,7 +297,7 @@ def radius(
     from fimtheory.local import local_radius, require_model
     from fimtheory.plots import plot_accuracy, require_plot_path
     from fimtheory.radii import certified_accuracy, certified_radius
-    from fimtheory.verification import placed
+    from fimtheory.surveys import placed
 
     if plot is not None:
         require_plot_path(plot)
@@ -299,7 +313,7 @@ def radius(
     derivation = derive_bound(made.graph)
     check_derivation(derivation)
     found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
-    radii = certified_radius(model, placed(inputs, model), found)
+    radii = certified_radius(model, placed(inputs.inputs, model), found)
     if local:
         radii = radii.with_local(local_radius(model, inputs.inputs, progress=_err.is_terminal))
     accuracy = None if inputs.labels is None else certified_accuracy(radii, inputs.labels)

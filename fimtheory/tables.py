@@ -19,9 +19,11 @@ from fimtheory.text import plain
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
+    from fimtheory.intervals import Interval, Summary
     from fimtheory.local import LocalBounds
     from fimtheory.radii import CertifiedAccuracy, Radii
-    from fimtheory.verification import DataEstimates, Verdict
+    from fimtheory.surveys import Survey
+    from fimtheory.verification import Verdict
 
 __all__ = [
     "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "ladder_table", "local_json",
@@ -82,7 +84,7 @@ def ladder_table(name: str, found: Evaluation, usual: Evaluation) -> Table:
     return table
 
 
-def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> dict[str, Any]:
+def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: Survey) -> dict[str, Any]:
     """Return what ``fimtheory bound --around --json`` prints."""
     return {
         "target": name,
@@ -98,7 +100,7 @@ def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: D
     }  # fmt: skip
 
 
-def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> list[Table]:
+def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre: Survey) -> list[Table]:
     """Return the bound in the ball around each input, and quantiles."""
     title = f"{name}: lam within {found.radius:g} ({found.norm}) of {len(found)} inputs"
     each = Table(title=Text(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
@@ -213,14 +215,14 @@ def _lines(lines: list[str]) -> Text:
     return Text("\n".join(lines), justify="left")
 
 
-def estimates_json(name: str, data: str, seed: int, found: DataEstimates) -> dict[str, Any]:
+def estimates_json(name: str, data: str, seed: int, found: Survey, summary: Summary) -> dict[str, Any]:
     """Return what ``fimtheory estimate --json`` prints; an absent upper limit is null."""
     return {
         "target": name,
         "data": data,
         "seed": seed,
         "lam": [_finite(v) for v in found.lam.tolist()],
-        "log10": [_finite(v) for v in found.log10.tolist()],
+        "log10": [_finite(v) for v in found.log10_lam.tolist()],
         "lower": [_finite(v) for v in found.lower.tolist()],
         "upper": [_finite(v) for v in found.upper.tolist()],
         "level": found.level,
@@ -229,29 +231,49 @@ def estimates_json(name: str, data: str, seed: int, found: DataEstimates) -> dic
         "status": found.status.value,
         "evaluations": found.evaluations,
         "seconds": found.seconds,
+        "summary": summary.to_json(),
     }
 
 
-def estimates_table(name: str, data: str, seed: int, found: DataEstimates, level: float | None) -> Table:
-    """Return a summary of lam over a dataset."""
-    table = _quantities(f"{name}: lam on {len(found.lam)} inputs")
+def estimates_table(
+    name: str, data: str, seed: int, found: Survey, summary: Summary, level: float | None = None
+) -> Table:
+    """Return a summary of lam over a dataset; ``level`` is that of upper limits, where they were asked for."""
+    table = Table(title=Text(f"{name}: lam on {summary.n} inputs"), title_justify="left", caption_justify="left")
+    table.add_column("statistic")
+    table.add_column("lam", justify="right", no_wrap=True)
+    table.add_column("log10", justify="right", no_wrap=True)
+    table.add_column("status")
+    table.add_column(f"{100 * summary.level:g} % interval", justify="right", no_wrap=True)
     status = found.status if found.level is None else Status.LOWER
-    for what, lam, log10 in (
-        ("maximum", found.lam.max(), found.log10.max()),
-        ("mean", found.lam.mean(), found.lam.mean().log10()),
-        ("median", found.lam.quantile(0.5), found.lam.quantile(0.5).log10()),
-        ("minimum", found.lam.min(), found.log10.min()),
-    ):
-        _add(table, what, lam.item(), log10.item(), status, up=False)
+    for statistic in (*reversed(summary.statistics[:-2]), *summary.statistics[-2:]):  # extremes and quantiles, means
+        value = significant(statistic.value, statistic.log10, up=False)
+        table.add_row(statistic.name, value, fixed(statistic.log10, up=False), status, _ends(statistic.interval))
     if found.level is not None:
-        limit = found.upper.max()
-        table.add_row("largest upper limit", significant(limit.item(), limit.log10().item(), up=True),
-                      fixed(limit.log10().item(), up=True), f"level {found.level}")  # fmt: skip
-    spent = f"{found.evaluations} derivative products in {found.seconds:.1f} s"
-    table.caption = _lines([f"Data: {data} (seed {seed}).", f"Method: {found.method}; {spent}."])
+        most = int(found.log10_upper.argmax())
+        limit, log10 = found.upper[most].item(), found.log10_upper[most].item()
+        shown = significant(limit, log10, up=True), fixed(log10, up=True)
+        table.add_row("largest upper limit", *shown, f"level {found.level}", "")
+    what = "a larger lam" if status is Status.EXACT else "a larger lower bound on lam"
+    share = significant(100 * summary.exceeding, math.log10(100 * summary.exceeding), up=True)
+    table.caption = _lines([
+        f"Data: {data} (seed {seed}).",
+        f"Method: {found.method}; {found.evaluations} derivative products in {found.seconds:.1f} s.",
+        "Intervals are for the source of the data, if inputs are drawn from it independently. Those of quantiles hold "
+        "at their level, those of means about (bootstrap).",
+        *(["Upper ends are about the lower bounds, not about lam."] if status is Status.LOWER else []),
+        f"With confidence {100 * summary.level:g} %, at most {share} % of the source has {what} than the maximum.",
+    ])  # fmt: skip
     if level is not None and found.level is None:
         table.caption += Text(f"\nThe values are {found.status}, so that no limit of level {level} is needed.")
     return table
+
+
+def _ends(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    low = significant(interval.low, interval.log10_low, up=False)
+    return f"{low} to {significant(interval.high, interval.log10_high, up=True)}"
 
 
 def verdict_table(verdict: Verdict) -> Table:
@@ -259,9 +281,9 @@ def verdict_table(verdict: Verdict) -> Table:
     table = _quantities(verdict.target)
     _bound_rows(table, verdict.bound, verdict.baseline)
     found, worst = verdict.estimates, verdict.worst
-    best = int(found.log10.argmax())
+    best = int(found.log10_lam.argmax())
     largest = f"largest lam on {len(found.lam)} inputs"
-    _add(table, largest, found.lam[best].item(), found.log10[best].item(), found.status, up=False)
+    _add(table, largest, found.lam[best].item(), found.log10_lam[best].item(), found.status, up=False)
     searched = f"worst lam found from {worst.starts} starts"
     _add(table, searched, worst.value, worst.log10_value, worst.status, up=False)
     table.add_row("bound over largest found, decades", "", fixed(verdict.looseness_log10, up=True), "")
