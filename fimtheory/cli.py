@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fimtheory import __version__, tables
+from fimtheory import __version__, survey_tables, tables
 from fimtheory.command_options import (
     Arguments,
     AsJson,
@@ -228,9 +228,9 @@ def estimate(
     if out is not None:
         found.write(out)
     if as_json:
-        _print_json(tables.estimates_json(made.name, inputs.description, seed, found, summary))
+        _print_json(survey_tables.estimates_json(made.name, inputs.description, seed, found, summary))
     else:
-        _out.print(tables.estimates_table(made.name, inputs.description, seed, found, summary, level))
+        _out.print(survey_tables.estimates_table(made.name, inputs.description, seed, found, summary, level))
 
 
 @app.command()

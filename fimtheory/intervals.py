@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fimtheory.claims import Status
-from fimtheory.decimals import significant
+from fimtheory.decimals import finite_or_none, significant
 from fimtheory.errors import DataError
 
 __all__ = ["Interval", "Statistic", "Summary", "exceeding_share", "mean_interval", "quantile_ranks", "summarised"]
@@ -108,11 +108,11 @@ class Summary:
             "resamples": self.resamples,
             "statistics": {
                 s.name: {
-                    "lam": _finite(s.value),
-                    "log10": _finite(s.log10),
+                    "lam": finite_or_none(s.value),
+                    "log10": finite_or_none(s.log10),
                     "interval": None if s.interval is None else {
-                        "lam": [_finite(s.interval.low), _finite(s.interval.high)],
-                        "log10": [_finite(s.interval.log10_low), _finite(s.interval.log10_high)],
+                        "lam": [finite_or_none(s.interval.low), finite_or_none(s.interval.high)],
+                        "log10": [finite_or_none(s.interval.log10_low), finite_or_none(s.interval.log10_high)],
                         "by": s.interval.by,
                     },
                 }
@@ -287,7 +287,3 @@ def _log10(value: float) -> float:
 
 def _power(log10: float) -> float:
     return 10.0**log10 if log10 < 308.25 else math.inf
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +11,20 @@ from rich.text import Text
 
 from fimtheory import families
 from fimtheory.claims import Quantity, Status
-from fimtheory.decimals import fixed, significant
+from fimtheory.decimals import finite_or_none, fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.registry import rule_named, rules
 from fimtheory.text import plain
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
-    from fimtheory.intervals import Interval, Summary
     from fimtheory.local import LocalBounds
     from fimtheory.radii import CertifiedAccuracy, Radii
     from fimtheory.surveys import Survey
     from fimtheory.verification import Verdict
 
 __all__ = [
-    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "ladder_table", "local_json",
+    "bound_json", "bound_table", "check_table", "ladder_table", "local_json",
     "local_tables", "radius_json", "radius_tables", "rules_json", "rules_table", "step_table", "targets_json",
     "targets_table", "verdict_table",
 ]  # fmt: skip
@@ -41,15 +39,16 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
         "theorem": str(derivation.bound),
         "assumptions": [condition.statement for condition in derivation.assumptions],
         "bound": {
-            "log10": _finite(found.log10),
+            "log10": finite_or_none(found.log10),
             "value": found.value,
             "status": found.status.value,
             "domain": found.domain,
             "rules": dict(found.rules),
         },
-        "baseline": {"log10": _finite(usual.log10), "status": usual.status.value},
+        "baseline": {"log10": finite_or_none(usual.log10), "status": usual.status.value},
         "ladder": [
-            {"rung": rung.name, "log10": _finite(rung.log10), "status": rung.status.value} for rung in found.ladder
+            {"rung": rung.name, "log10": finite_or_none(rung.log10), "status": rung.status.value}
+            for rung in found.ladder
         ],
         "expected": found.expected_json(),
         "steps": [
@@ -58,8 +57,8 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
                 "node": row.target,
                 "symbol": row.symbol,
                 "rule": row.rule,
-                "log10": _finite(row.log10),
-                "decades": None if row.decades is None else _finite(row.decades),
+                "log10": finite_or_none(row.log10),
+                "decades": None if row.decades is None else finite_or_none(row.decades),
                 "method": row.method,
             }
             for row in found.rows
@@ -92,10 +91,10 @@ def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: S
         "seed": seed,
         "eps": found.radius,
         "norm": found.norm,
-        "bound": {"lam": [_finite(v) for v in found.value.tolist()], "status": found.status.value},
+        "bound": {"lam": [finite_or_none(v) for v in found.value.tolist()], "status": found.status.value},
         "by": list(found.by),
         "open_slopes": found.open.tolist(),
-        "at_centre": {"lam": [_finite(v) for v in at_centre.lam.tolist()], "status": at_centre.status.value,
+        "at_centre": {"lam": [finite_or_none(v) for v in at_centre.lam.tolist()], "status": at_centre.status.value,
                       "method": at_centre.method},
     }  # fmt: skip
 
@@ -215,67 +214,6 @@ def _lines(lines: list[str]) -> Text:
     return Text("\n".join(lines), justify="left")
 
 
-def estimates_json(name: str, data: str, seed: int, found: Survey, summary: Summary) -> dict[str, Any]:
-    """Return what ``fimtheory estimate --json`` prints; an absent upper limit is null."""
-    return {
-        "target": name,
-        "data": data,
-        "seed": seed,
-        "lam": [_finite(v) for v in found.lam.tolist()],
-        "log10": [_finite(v) for v in found.log10_lam.tolist()],
-        "lower": [_finite(v) for v in found.lower.tolist()],
-        "upper": [_finite(v) for v in found.upper.tolist()],
-        "level": found.level,
-        "rounding": found.rounding,
-        "method": found.method,
-        "status": found.status.value,
-        "evaluations": found.evaluations,
-        "seconds": found.seconds,
-        "summary": summary.to_json(),
-    }
-
-
-def estimates_table(
-    name: str, data: str, seed: int, found: Survey, summary: Summary, level: float | None = None
-) -> Table:
-    """Return a summary of lam over a dataset; ``level`` is that of upper limits, where they were asked for."""
-    table = Table(title=Text(f"{name}: lam on {summary.n} inputs"), title_justify="left", caption_justify="left")
-    table.add_column("statistic")
-    table.add_column("lam", justify="right", no_wrap=True)
-    table.add_column("log10", justify="right", no_wrap=True)
-    table.add_column("status")
-    table.add_column(f"{100 * summary.level:g} % interval", justify="right", no_wrap=True)
-    status = found.status if found.level is None else Status.LOWER
-    for statistic in (*reversed(summary.statistics[:-2]), *summary.statistics[-2:]):  # extremes and quantiles, means
-        value = significant(statistic.value, statistic.log10, up=False)
-        table.add_row(statistic.name, value, fixed(statistic.log10, up=False), status, _ends(statistic.interval))
-    if found.level is not None:
-        most = int(found.log10_upper.argmax())
-        limit, log10 = found.upper[most].item(), found.log10_upper[most].item()
-        shown = significant(limit, log10, up=True), fixed(log10, up=True)
-        table.add_row("largest upper limit", *shown, f"level {found.level}", "")
-    what = "a larger lam" if status is Status.EXACT else "a larger lower bound on lam"
-    share = significant(100 * summary.exceeding, math.log10(100 * summary.exceeding), up=True)
-    table.caption = _lines([
-        f"Data: {data} (seed {seed}).",
-        f"Method: {found.method}; {found.evaluations} derivative products in {found.seconds:.1f} s.",
-        "Intervals are for the source of the data, if inputs are drawn from it independently. Those of quantiles hold "
-        "at their level, those of means about (bootstrap).",
-        *(["Upper ends are about the lower bounds, not about lam."] if status is Status.LOWER else []),
-        f"With confidence {100 * summary.level:g} %, at most {share} % of the source has {what} than the maximum.",
-    ])  # fmt: skip
-    if level is not None and found.level is None:
-        table.caption += Text(f"\nThe values are {found.status}, so that no limit of level {level} is needed.")
-    return table
-
-
-def _ends(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    low = significant(interval.low, interval.log10_low, up=False)
-    return f"{low} to {significant(interval.high, interval.log10_high, up=True)}"
-
-
 def verdict_table(verdict: Verdict) -> Table:
     """Return a verdict: what was proved, what was found, how far apart they are."""
     table = _quantities(verdict.target)
@@ -304,17 +242,17 @@ def radius_json(
         "target": name,
         "data": data,
         "seed": seed,
-        "bound": {"log10": _finite(found.log10), "value": found.value, "status": found.status.value,
+        "bound": {"log10": finite_or_none(found.log10), "value": found.value, "status": found.status.value,
                   "domain": found.domain},
         "norm": "l2, in the units of the model's input",
         "status": radii.status.value,
-        "radius": [_finite(v) for v in radii.radius.tolist()],
-        "margin": [_finite(v) for v in radii.margin.tolist()],
-        "fisher_rao": [_finite(v) for v in radii.fisher_rao.tolist()],
+        "radius": [finite_or_none(v) for v in radii.radius.tolist()],
+        "margin": [finite_or_none(v) for v in radii.margin.tolist()],
+        "fisher_rao": [finite_or_none(v) for v in radii.fisher_rao.tolist()],
         "local": None if radii.local is None else radii.local.tolist(),
         "by": list(radii.by),
         "predicted": radii.predicted.tolist(),
-        "median": _finite(radii.median),
+        "median": finite_or_none(radii.median),
         "labels": None if accuracy is None else accuracy.labels.tolist(),
         "accuracy": None if accuracy is None else accuracy.at(0),
         "certified_accuracy": None if accuracy is None else [
@@ -412,7 +350,3 @@ def targets_table() -> Table:
     for entry in targets_json()["targets"]:
         table.add_row(Text(entry["name"]), entry["kind"], Text(entry["description"]))
     return table
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

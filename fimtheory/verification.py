@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fimtheory.data import Data
-from fimtheory.decimals import fixed, significant
+from fimtheory.decimals import finite_or_none, fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.derive import baseline, derive
 from fimtheory.errors import DataError, GraphError
@@ -109,11 +109,6 @@ class Verdict:
             },
             "seconds": dict(self.seconds),
         }
-
-
-def finite_or_none(value: float) -> float | None:
-    """Return a float that JSON can hold, or None."""
-    return value if math.isfinite(value) else None
 
 
 def verify(

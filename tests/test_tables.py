@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 import fimtheory as ft
-from fimtheory import tables, zoo
+from fimtheory import survey_tables, tables, zoo
 from fimtheory.claims import Status
 from fimtheory.surveys import survey
 
@@ -61,18 +61,18 @@ def surveys(verdict):
 
 def test_a_level_is_answered_by_an_upper_limit_or_by_why_there_is_none(surveys):
     limits, exact = surveys
-    rows = cells(tables.estimates_table("mlp", "data", 0, *limits, 0.9))
+    rows = cells(survey_tables.estimates_table("mlp", "data", 0, *limits, 0.9))
     assert [status for *_, status, _ in rows] == ["lower"] * 9 + ["level 0.9"]
     assert Fraction(rows[-1][1]) >= Fraction(limits[0].upper.max().item())
     assert "no limit of level 0.9 is needed" in " ".join(
-        drawn(tables.estimates_table("mlp", "data", 0, *exact, 0.9)).split()
+        drawn(survey_tables.estimates_table("mlp", "data", 0, *exact, 0.9)).split()
     )
-    assert "level 0.9" not in drawn(tables.estimates_table("mlp", "data", 0, *exact))
+    assert "level 0.9" not in drawn(survey_tables.estimates_table("mlp", "data", 0, *exact))
 
 
 def test_statistics_are_rounded_down_and_their_intervals_outward(surveys):
     for found, summary in surveys:
-        rows = cells(tables.estimates_table("mlp", "data", 0, found, summary))
+        rows = cells(survey_tables.estimates_table("mlp", "data", 0, found, summary))
         for name, lam, log10, status, interval in rows[:9]:
             truth = summary[name]
             assert 0 <= Fraction(truth.value) - Fraction(lam) < Fraction(truth.value) / 100
@@ -83,7 +83,7 @@ def test_statistics_are_rounded_down_and_their_intervals_outward(surveys):
                 assert Fraction(low) <= Fraction(truth.interval.low)
                 assert high == "inf" or Fraction(high) >= Fraction(truth.interval.high)
             assert bool(interval) == (truth.interval is not None)
-        text = " ".join(drawn(tables.estimates_table("mlp", "data", 0, found, summary)).split())
+        text = " ".join(drawn(survey_tables.estimates_table("mlp", "data", 0, found, summary)).split())
         assert "With confidence 90 %, at most 5.60 % of the source has a larger" in text  # 1 - 0.1^(1/40) = 0.0559...
         assert ("Upper ends are about the lower bounds" in text) == (found is surveys[0][0])
 
