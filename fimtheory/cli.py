@@ -1,4 +1,4 @@
-"""The command line: ``fimtheory derive | bound | estimate | verify | radius | report | check | rules | families``.
+"""The command line: ``fimtheory derive | bound | estimate | directions | verify | radius | report | check | rules``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
 of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
@@ -37,6 +37,7 @@ from fimtheory.command_options import (
 )  # fmt: skip
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
+from fimtheory.directions_command import directions
 from fimtheory.errors import CheckError, DataError, FimTheoryError
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
@@ -51,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(directions)
 _out = Console()
 _err = Console(stderr=True)
 
