@@ -173,8 +173,9 @@ def summarised(
 
     quantiles = []
     for p in QUANTILES:
-        (low, log_low), (high, log_high) = map(end, quantile_ranks(n, p, level))
-        known = Interval(low, high, log_low, log_high, ORDER) if log_low > -math.inf or high < math.inf else None
+        ranks = quantile_ranks(n, p, level)
+        (low, log_low), (high, log_high) = map(end, ranks)
+        known = Interval(low, high, log_low, log_high, ORDER) if ranks != (0, n + 1) else None
         name = "median" if p == 0.5 else f"{100 * p:g} % quantile"
         quantiles.append(ranked(name, _rank(n, p), known))
     exact = np.array(logs)
