@@ -24,6 +24,7 @@ from fimtheory.proof_files import load_derivation
 from fimtheory.registry import Site, measure, rule, rules
 
 if TYPE_CHECKING:
+    from fimtheory.directions import sensitive_direction, spectral_attack
     from fimtheory.divergence import kl_interval
     from fimtheory.estimators import estimate, spectrum, trace
     from fimtheory.evaluation import evaluate
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fimtheory.search import worst_case
     from fimtheory.semidefinite import semidefinite_bound
     from fimtheory.sources import from_onnx, from_torch
+    from fimtheory.surveys import survey
     from fimtheory.verification import verify
 
 __version__ = "0.1.0"
@@ -56,6 +58,9 @@ _NEEDS_TORCH = {
     "report": "fimtheory.reporting",
     "semidefinite_bound": "fimtheory.semidefinite",
     "spectrum": "fimtheory.estimators",
+    "sensitive_direction": "fimtheory.directions",
+    "spectral_attack": "fimtheory.directions",
+    "survey": "fimtheory.surveys",
     "trace": "fimtheory.estimators",
     "verify": "fimtheory.verification",
     "worst_case": "fimtheory.search",
@@ -69,7 +74,8 @@ __all__ = [
     "derive", "errors", "estimate", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
-    "semidefinite_bound", "spectrum", "trace", "verify", "worst_case",
+    "semidefinite_bound", "sensitive_direction", "spectral_attack", "spectrum", "survey", "trace", "verify",
+    "worst_case",
 ]  # fmt: skip
 
 load = load_graph

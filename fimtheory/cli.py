@@ -1,4 +1,4 @@
-"""The command line: ``fimtheory derive | bound | estimate | verify | radius | report | check | rules | families``.
+"""The command line: ``fimtheory derive | bound | estimate | directions | verify | radius | report | check | rules``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
 of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fimtheory import __version__, tables
+from fimtheory import __version__, survey_tables, tables
 from fimtheory.command_options import (
     Arguments,
     AsJson,
@@ -37,6 +37,7 @@ from fimtheory.command_options import (
 )  # fmt: skip
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
+from fimtheory.directions_command import directions
 from fimtheory.errors import CheckError, DataError, FimTheoryError
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
@@ -51,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(directions)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -170,12 +172,12 @@ def _bound_around(
 ) -> None:
     """Print certified bounds in balls around inputs, beside lam at the inputs."""
     from fimtheory.local import local_bound
-    from fimtheory.verification import estimates_on, placed
+    from fimtheory.surveys import placed, survey
 
     inputs = _inputs(made, around, n, seed, at_most=64)
-    data = placed(inputs, model)
+    data = placed(inputs.inputs, model)
     found = local_bound(model, data, eps, norm=norm, progress=_err.is_terminal)
-    at_centre = estimates_on(model, data, seed=seed)
+    at_centre = survey(model, data, seed=seed)
     if as_json:
         _print_json(tables.local_json(made.name, inputs.description, seed, found, at_centre))
     else:
@@ -200,23 +202,37 @@ def estimate(
     ] = None,
     method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
     level: Annotated[
-        float | None, typer.Option(help="Confidence of an upper limit, where the values are not exact.")
+        float | None,
+        typer.Option(
+            help="Confidence of an upper limit, where the values are not exact, and of the summary's intervals."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Inputs of a batch; by default up to 64, fewer of large ones.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a table with one row per input to this .csv or .parquet file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate lam at every input of a dataset."""
-    from fimtheory.verification import estimates_on, placed
+    from fimtheory.surveys import require_table_path, survey
 
+    if out is not None:
+        require_table_path(out)
     made = resolve(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
     inputs = _inputs(made, data, n, seed)
-    found = estimates_on(model, placed(inputs, model), method, level=level, seed=seed, progress=_err.is_terminal)
+    found = survey(model, inputs, method, batch=batch, level=level, seed=seed, progress=_err.is_terminal)
+    summary = found.summary(0.95 if level is None else level, seed=seed)
+    if out is not None:
+        found.write(out)
     if as_json:
-        _print_json(tables.estimates_json(made.name, inputs.description, seed, found))
+        _print_json(survey_tables.estimates_json(made.name, inputs.description, seed, found, summary))
     else:
-        _out.print(tables.estimates_table(made.name, inputs.description, seed, found, level))
+        _out.print(survey_tables.estimates_table(made.name, inputs.description, seed, found, summary, level))
 
 
 @app.command()
@@ -283,7 +299,7 @@ def radius(
     from fimtheory.local import local_radius, require_model
     from fimtheory.plots import plot_accuracy, require_plot_path
     from fimtheory.radii import certified_accuracy, certified_radius
-    from fimtheory.verification import placed
+    from fimtheory.surveys import placed
 
     if plot is not None:
         require_plot_path(plot)
@@ -299,7 +315,7 @@ def radius(
     derivation = derive_bound(made.graph)
     check_derivation(derivation)
     found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
-    radii = certified_radius(model, placed(inputs, model), found)
+    radii = certified_radius(model, placed(inputs.inputs, model), found)
     if local:
         radii = radii.with_local(local_radius(model, inputs.inputs, progress=_err.is_terminal))
     accuracy = None if inputs.labels is None else certified_accuracy(radii, inputs.labels)

@@ -10,11 +10,20 @@ from __future__ import annotations
 import math
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
-__all__ = ["fixed", "significant"]
+__all__ = ["finite_or_none", "fixed", "significant"]
 
 _EXACT = Context(1200, Emax=MAX_EMAX, Emin=MIN_EMIN)
 """More digits than any float has."""
 _ENCLOSING = Context(60)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a float that JSON can hold, or None.
+
+    >>> finite_or_none(1.5), finite_or_none(math.inf)
+    (1.5, None)
+    """
+    return value if math.isfinite(value) else None
 
 
 def fixed(value: float, *, up: bool, places: int = 3) -> str:

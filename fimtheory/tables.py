@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from fimtheory import families
 from fimtheory.claims import Quantity, Status
-from fimtheory.decimals import fixed, significant
+from fimtheory.decimals import finite_or_none, fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.registry import rule_named, rules
 from fimtheory.text import plain
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation, Row
     from fimtheory.local import LocalBounds
     from fimtheory.radii import CertifiedAccuracy, Radii
-    from fimtheory.verification import DataEstimates, Verdict
+    from fimtheory.surveys import Survey
+    from fimtheory.verification import Verdict
 
 __all__ = [
-    "bound_json", "bound_table", "check_table", "estimates_json", "estimates_table", "ladder_table", "local_json",
+    "bound_json", "bound_table", "check_table", "ladder_table", "local_json",
     "local_tables", "radius_json", "radius_tables", "rules_json", "rules_table", "step_table", "targets_json",
     "targets_table", "verdict_table",
 ]  # fmt: skip
@@ -39,15 +39,16 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
         "theorem": str(derivation.bound),
         "assumptions": [condition.statement for condition in derivation.assumptions],
         "bound": {
-            "log10": _finite(found.log10),
+            "log10": finite_or_none(found.log10),
             "value": found.value,
             "status": found.status.value,
             "domain": found.domain,
             "rules": dict(found.rules),
         },
-        "baseline": {"log10": _finite(usual.log10), "status": usual.status.value},
+        "baseline": {"log10": finite_or_none(usual.log10), "status": usual.status.value},
         "ladder": [
-            {"rung": rung.name, "log10": _finite(rung.log10), "status": rung.status.value} for rung in found.ladder
+            {"rung": rung.name, "log10": finite_or_none(rung.log10), "status": rung.status.value}
+            for rung in found.ladder
         ],
         "expected": found.expected_json(),
         "steps": [
@@ -56,8 +57,8 @@ def bound_json(name: str, derivation: Derivation, found: Evaluation, usual: Eval
                 "node": row.target,
                 "symbol": row.symbol,
                 "rule": row.rule,
-                "log10": _finite(row.log10),
-                "decades": None if row.decades is None else _finite(row.decades),
+                "log10": finite_or_none(row.log10),
+                "decades": None if row.decades is None else finite_or_none(row.decades),
                 "method": row.method,
             }
             for row in found.rows
@@ -82,7 +83,7 @@ def ladder_table(name: str, found: Evaluation, usual: Evaluation) -> Table:
     return table
 
 
-def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> dict[str, Any]:
+def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: Survey) -> dict[str, Any]:
     """Return what ``fimtheory bound --around --json`` prints."""
     return {
         "target": name,
@@ -90,15 +91,15 @@ def local_json(name: str, data: str, seed: int, found: LocalBounds, at_centre: D
         "seed": seed,
         "eps": found.radius,
         "norm": found.norm,
-        "bound": {"lam": [_finite(v) for v in found.value.tolist()], "status": found.status.value},
+        "bound": {"lam": [finite_or_none(v) for v in found.value.tolist()], "status": found.status.value},
         "by": list(found.by),
         "open_slopes": found.open.tolist(),
-        "at_centre": {"lam": [_finite(v) for v in at_centre.lam.tolist()], "status": at_centre.status.value,
+        "at_centre": {"lam": [finite_or_none(v) for v in at_centre.lam.tolist()], "status": at_centre.status.value,
                       "method": at_centre.method},
     }  # fmt: skip
 
 
-def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre: DataEstimates) -> list[Table]:
+def local_tables(name: str, data: str, seed: int, found: LocalBounds, at_centre: Survey) -> list[Table]:
     """Return the bound in the ball around each input, and quantiles."""
     title = f"{name}: lam within {found.radius:g} ({found.norm}) of {len(found)} inputs"
     each = Table(title=Text(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
@@ -213,55 +214,14 @@ def _lines(lines: list[str]) -> Text:
     return Text("\n".join(lines), justify="left")
 
 
-def estimates_json(name: str, data: str, seed: int, found: DataEstimates) -> dict[str, Any]:
-    """Return what ``fimtheory estimate --json`` prints; an absent upper limit is null."""
-    return {
-        "target": name,
-        "data": data,
-        "seed": seed,
-        "lam": [_finite(v) for v in found.lam.tolist()],
-        "log10": [_finite(v) for v in found.log10.tolist()],
-        "lower": [_finite(v) for v in found.lower.tolist()],
-        "upper": [_finite(v) for v in found.upper.tolist()],
-        "level": found.level,
-        "rounding": found.rounding,
-        "method": found.method,
-        "status": found.status.value,
-        "evaluations": found.evaluations,
-        "seconds": found.seconds,
-    }
-
-
-def estimates_table(name: str, data: str, seed: int, found: DataEstimates, level: float | None) -> Table:
-    """Return a summary of lam over a dataset."""
-    table = _quantities(f"{name}: lam on {len(found.lam)} inputs")
-    status = found.status if found.level is None else Status.LOWER
-    for what, lam, log10 in (
-        ("maximum", found.lam.max(), found.log10.max()),
-        ("mean", found.lam.mean(), found.lam.mean().log10()),
-        ("median", found.lam.quantile(0.5), found.lam.quantile(0.5).log10()),
-        ("minimum", found.lam.min(), found.log10.min()),
-    ):
-        _add(table, what, lam.item(), log10.item(), status, up=False)
-    if found.level is not None:
-        limit = found.upper.max()
-        table.add_row("largest upper limit", significant(limit.item(), limit.log10().item(), up=True),
-                      fixed(limit.log10().item(), up=True), f"level {found.level}")  # fmt: skip
-    spent = f"{found.evaluations} derivative products in {found.seconds:.1f} s"
-    table.caption = _lines([f"Data: {data} (seed {seed}).", f"Method: {found.method}; {spent}."])
-    if level is not None and found.level is None:
-        table.caption += Text(f"\nThe values are {found.status}, so that no limit of level {level} is needed.")
-    return table
-
-
 def verdict_table(verdict: Verdict) -> Table:
     """Return a verdict: what was proved, what was found, how far apart they are."""
     table = _quantities(verdict.target)
     _bound_rows(table, verdict.bound, verdict.baseline)
     found, worst = verdict.estimates, verdict.worst
-    best = int(found.log10.argmax())
+    best = int(found.log10_lam.argmax())
     largest = f"largest lam on {len(found.lam)} inputs"
-    _add(table, largest, found.lam[best].item(), found.log10[best].item(), found.status, up=False)
+    _add(table, largest, found.lam[best].item(), found.log10_lam[best].item(), found.status, up=False)
     searched = f"worst lam found from {worst.starts} starts"
     _add(table, searched, worst.value, worst.log10_value, worst.status, up=False)
     table.add_row("bound over largest found, decades", "", fixed(verdict.looseness_log10, up=True), "")
@@ -282,17 +242,17 @@ def radius_json(
         "target": name,
         "data": data,
         "seed": seed,
-        "bound": {"log10": _finite(found.log10), "value": found.value, "status": found.status.value,
+        "bound": {"log10": finite_or_none(found.log10), "value": found.value, "status": found.status.value,
                   "domain": found.domain},
         "norm": "l2, in the units of the model's input",
         "status": radii.status.value,
-        "radius": [_finite(v) for v in radii.radius.tolist()],
-        "margin": [_finite(v) for v in radii.margin.tolist()],
-        "fisher_rao": [_finite(v) for v in radii.fisher_rao.tolist()],
+        "radius": [finite_or_none(v) for v in radii.radius.tolist()],
+        "margin": [finite_or_none(v) for v in radii.margin.tolist()],
+        "fisher_rao": [finite_or_none(v) for v in radii.fisher_rao.tolist()],
         "local": None if radii.local is None else radii.local.tolist(),
         "by": list(radii.by),
         "predicted": radii.predicted.tolist(),
-        "median": _finite(radii.median),
+        "median": finite_or_none(radii.median),
         "labels": None if accuracy is None else accuracy.labels.tolist(),
         "accuracy": None if accuracy is None else accuracy.at(0),
         "certified_accuracy": None if accuracy is None else [
@@ -390,7 +350,3 @@ def targets_table() -> Table:
     for entry in targets_json()["targets"]:
         table.add_row(Text(entry["name"]), entry["kind"], Text(entry["description"]))
     return table
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

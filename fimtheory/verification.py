@@ -10,52 +10,23 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
-from fimtheory.claims import Status
 from fimtheory.data import Data
-from fimtheory.decimals import fixed, significant
+from fimtheory.decimals import finite_or_none, fixed, significant
 from fimtheory.derivation import Derivation
 from fimtheory.derive import baseline, derive
 from fimtheory.errors import DataError, GraphError
-from fimtheory.estimators import estimate
-from fimtheory.estimators.result import told
 from fimtheory.evaluation import Evaluation, evaluate
 from fimtheory.fisher import double, require_tensor
 from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.kernel import check
 from fimtheory.search import WorstCase, worst_case
+from fimtheory.surveys import Survey, placed, survey
 from fimtheory.token_variance import admits_variance, require_variance
 
-__all__ = ["DataEstimates", "Verdict", "estimates_on", "placed", "verify"]
-
-_BATCH = 16
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class DataEstimates:
-    """lam(x) on data: one entry per input, in the order of the data.
-
-    Every value is a lower bound up to ``rounding`` (status LOWER) or lam itself (EXACT).
-    """
-
-    lam: Tensor
-    log10: Tensor
-    lower: Tensor
-    upper: Tensor
-    status: Status
-    method: str
-    level: float | None
-    rounding: float
-    evaluations: int
-    seconds: float
-
-    def __repr__(self) -> str:
-        return f"<DataEstimates: {told(self.lam, self.log10, self.status)}, by {self.method}>"
+__all__ = ["Verdict", "verify"]
 
 
 @final
@@ -73,7 +44,7 @@ class Verdict:
     derivation: Derivation
     bound: Evaluation
     baseline: Evaluation
-    estimates: DataEstimates
+    estimates: Survey
     worst: WorstCase
     violations: int
     looseness_log10: float
@@ -140,11 +111,6 @@ class Verdict:
         }
 
 
-def finite_or_none(value: float) -> float | None:
-    """Return a float that JSON can hold, or None."""
-    return value if math.isfinite(value) else None
-
-
 def verify(
     model: GraphModule | LayerGraph,
     data: Tensor | Data,
@@ -191,7 +157,7 @@ def verify(
     if not isinstance(model, GraphModule):
         raise GraphError(f"verify takes a LayerGraph or a model made by ft.instantiate, got {type(model).__name__}")
     graph = model.graph
-    inputs = placed(data, model) if isinstance(data, Data) else data
+    inputs = placed(data.inputs, model) if isinstance(data, Data) else data
     _check_data(inputs, graph, input_bound)
     described = data.description if isinstance(data, Data) else f"{len(data)} inputs given as a tensor"
     with _timed(seconds, "derive"):
@@ -204,18 +170,18 @@ def verify(
     with _timed(seconds, "baseline"):
         usual = evaluate(baseline(graph), model, input_bound=input_bound, progress=progress)
     with _timed(seconds, "estimate"):
-        found = estimates_on(model, inputs, seed=seed, progress=progress)
+        found = survey(model, inputs, seed=seed, progress=progress)
     with _timed(seconds, "search"):
         inside = admits_variance(derivation)
         box = None if input_bound is None else _box(input_bound, inputs.dtype)
         worst = worst_case(
             model, inputs, starts=starts, steps=steps, seed=seed, box=box, inside=inside, progress=progress
         )
-    suspects = inputs[found.log10 > bound.log10 - 0.01]
-    confirmed = estimates_on(double(model), suspects.double(), seed=seed).log10 if len(suspects) else torch.empty(0)
+    suspects = inputs[found.log10_lam > bound.log10 - 0.01]
+    confirmed = survey(double(model), suspects.double(), seed=seed).log10_lam if len(suspects) else torch.empty(0)
     slack = math.log10(1 + 1e-9)  # rounding of lam in float64
     violations = int((confirmed > bound.log10 + slack).sum() + (worst.log10_values > bound.log10 + slack).sum())
-    largest = max(found.log10.max().item(), worst.log10_value)
+    largest = max(found.log10_lam.max().item(), worst.log10_value)
     return Verdict(
         target or graph.name,
         described,
@@ -228,49 +194,6 @@ def verify(
         violations,
         bound.log10 - largest,
         seconds,
-    )
-
-
-def placed(data: Data, module: nn.Module) -> Tensor:
-    """Return the inputs of ``data`` in the type and on the device of a module's weights."""
-    weight = next(module.parameters(), None)
-    return data.inputs if weight is None else data.inputs.to(weight)
-
-
-def estimates_on(
-    module: nn.Module,
-    data: Tensor,
-    method: str = "auto",
-    *,
-    level: float | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> DataEstimates:
-    """Estimate lam at every input of ``data``, in batches of 16.
-
-    Raises
-    ------
-    DataError, AdjointTestError, NonFiniteError
-        See ``fimtheory.estimate``.
-    """
-    batches = data.split(_BATCH)
-    if progress:
-        batches = track(batches, "estimates on data", console=Console(stderr=True), transient=True)
-    results = [estimate(module, batch, method, level=level, seed=seed) for batch in batches]
-    first = results[0]
-    if any(r.method != first.method for r in results):
-        raise DataError("the batches were estimated by different methods; name one with --method (in Python method=)")
-    return DataEstimates(
-        torch.cat([r.lam for r in results]),
-        torch.cat([r.log10_lam for r in results]),
-        torch.cat([r.lower for r in results]),
-        torch.cat([r.upper for r in results]),
-        first.status,
-        first.method,
-        first.level,
-        first.rounding,
-        sum(r.evaluations for r in results),
-        sum(r.seconds for r in results),
     )
 
 

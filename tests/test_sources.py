@@ -94,6 +94,30 @@ def test_weights_keep_the_keys_and_the_precision_of_the_model():
     assert graph.weights["4.bias"].abs().max() > 0
 
 
+class Shifted(nn.Module):
+    """A classifier with a second floating-point argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x, shift):
+        return self.body(x + shift)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_of_any_floating_point_type_is_imported_with_inputs_of_its_type(dtype):
+    module = Shifted().to(dtype).eval()
+    shift = torch.tensor([[1.0, -2.0, 0.5]]).to(dtype)
+    graph = ft.from_torch(module, {"x": torch.zeros(1, 3, dtype=dtype), "shift": shift}, input="x")
+    own = module.state_dict()
+    assert all(torch.equal(graph.weights[key], own[key]) for key in own)
+    assert {graph.weights[key].dtype for key in own} == {dtype}
+    x, wide = torch.randn(INPUTS, 3, dtype=torch.float64), module.double()
+    expected = wide(x, shift.double())
+    assert (graph.model(torch.float64)(x) - expected).abs().max() <= RELATIVE * expected.abs().max()
+
+
 class Twice(nn.Module):
     """One layer called twice, and the same tensor in two layers."""
 

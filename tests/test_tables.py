@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 
 import fimtheory as ft
-from fimtheory import tables, zoo
+from fimtheory import survey_tables, tables, zoo
 from fimtheory.claims import Status
-from fimtheory.verification import estimates_on
+from fimtheory.surveys import survey
 
 UPPER = {Status.CERTIFIED, Status.EXPECTED, Status.HEURISTIC}
 
@@ -35,7 +35,7 @@ def verdict():
 def test_a_verdict_shows_bounds_rounded_up_and_what_was_found_down(verdict):
     bound, usual, found, worst = verdict.bound, verdict.baseline, verdict.estimates, verdict.worst
     exact = [(bound.value, bound.log10), (usual.value, usual.log10), (bound.expected_value, bound.expected_log10)]
-    exact += [(found.lam.max().item(), found.log10.max().item()), (worst.value, worst.log10_value)]
+    exact += [(found.lam.max().item(), found.log10_lam.max().item()), (worst.value, worst.log10_value)]
     for (what, value, log10, status), number, logarithm in zip(
         cells(tables.verdict_table(verdict)), *zip(*exact, strict=True), strict=False
     ):
@@ -51,17 +51,41 @@ def test_a_bound_beyond_floats_is_rounded_up_from_its_logarithm(verdict):
     assert (value, log10) == ("2.01e+400", "400.302")
 
 
-def test_a_level_is_answered_by_an_upper_limit_or_by_why_there_is_none(verdict):
+@pytest.fixture(scope="module")
+def surveys(verdict):
+    """A survey with limits and one of exact values, each with its summary."""
     model = ft.instantiate(verdict.derivation.graph, verdict.seed)
-    data = torch.randn(4, 4)
-    limits, exact = (estimates_on(model, data, method, level=0.9) for method in ("lanczos", "auto"))
-    rows = cells(tables.estimates_table("mlp", "data", 0, limits, 0.9))
-    assert [status for *_, status in rows] == ["lower"] * 4 + ["level 0.9"]
-    assert Fraction(rows[-1][1]) >= Fraction(limits.upper.max().item())
+    found = (survey(model, torch.randn(40, 4), method, level=0.9) for method in ("lanczos", "auto"))
+    return [(each, each.summary(0.9, resamples=200)) for each in found]
+
+
+def test_a_level_is_answered_by_an_upper_limit_or_by_why_there_is_none(surveys):
+    limits, exact = surveys
+    rows = cells(survey_tables.estimates_table("mlp", "data", 0, *limits, 0.9))
+    assert [status for *_, status, _ in rows] == ["lower"] * 9 + ["level 0.9"]
+    assert Fraction(rows[-1][1]) >= Fraction(limits[0].upper.max().item())
     assert "no limit of level 0.9 is needed" in " ".join(
-        drawn(tables.estimates_table("mlp", "data", 0, exact, 0.9)).split()
+        drawn(survey_tables.estimates_table("mlp", "data", 0, *exact, 0.9)).split()
     )
-    assert "level" not in drawn(tables.estimates_table("mlp", "data", 0, exact, None))
+    assert "level 0.9" not in drawn(survey_tables.estimates_table("mlp", "data", 0, *exact))
+
+
+def test_statistics_are_rounded_down_and_their_intervals_outward(surveys):
+    for found, summary in surveys:
+        rows = cells(survey_tables.estimates_table("mlp", "data", 0, found, summary))
+        for name, lam, log10, status, interval in rows[:9]:
+            truth = summary[name]
+            assert 0 <= Fraction(truth.value) - Fraction(lam) < Fraction(truth.value) / 100
+            assert 0 <= Fraction(truth.log10) - Fraction(log10) < Fraction(1, 1000)
+            assert status == ("exact" if found is surveys[1][0] else "lower")
+            if truth.interval is not None:
+                low, high = interval.split(" to ")
+                assert Fraction(low) <= Fraction(truth.interval.low)
+                assert high == "inf" or Fraction(high) >= Fraction(truth.interval.high)
+            assert bool(interval) == (truth.interval is not None)
+        text = " ".join(drawn(survey_tables.estimates_table("mlp", "data", 0, found, summary)).split())
+        assert "With confidence 90 %, at most 5.60 % of the source has a larger" in text  # 1 - 0.1^(1/40) = 0.0559...
+        assert ("Upper ends are about the lower bounds" in text) == (found is surveys[0][0])
 
 
 def test_steps_of_gain_1_are_counted_but_not_shown(verdict):

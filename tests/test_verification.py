@@ -19,7 +19,7 @@ def graph():
 
 def test_the_bound_holds_and_the_looseness_is_its_distance_to_the_best_value_found(graph):
     verdict = ft.verify(graph, torch.randn(8, 4), starts=8, steps=30)
-    best = max(verdict.estimates.log10.max().item(), verdict.worst.log10_value)
+    best = max(verdict.estimates.log10_lam.max().item(), verdict.worst.log10_value)
     assert verdict.holds
     assert verdict.looseness_log10 == pytest.approx(verdict.bound.log10 - best)
     assert verdict.looseness_log10 >= 0

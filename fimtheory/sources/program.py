@@ -81,17 +81,18 @@ class Arguments:
         """Return the arguments one by one, as a program takes them."""
         return pytree.tree_leaves((self.positional, dict(self.keywords)))
 
-    def double(self) -> Arguments:
-        """Return the arguments with float64 in place of every other floating-point type."""
-        return Arguments(tuple(map(_double, self.positional)), {k: _double(v) for k, v in self.keywords.items()})
+    def in_precision(self, dtype: torch.dtype) -> Arguments:
+        """Return the arguments with ``dtype`` in place of every other floating-point type."""
+        keywords = {key: _in_precision(value, dtype) for key, value in self.keywords.items()}
+        return Arguments(tuple(_in_precision(value, dtype) for value in self.positional), keywords)
 
 
 def _two_rows(value: Any) -> Any:
     return value.detach()[:1].expand(BATCH, *value.shape[1:]).clone() if isinstance(value, Tensor) else value
 
 
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def _in_precision(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _wide(value: Any) -> Any:
@@ -217,7 +218,9 @@ class Program:
 
     def double(self) -> Program:
         """Return the program with float64 tensors in place of every other floating-point type."""
-        return replace(self, tensors={name: _double(value) for name, value in self.tensors.items()})
+        return replace(
+            self, tensors={name: _in_precision(value, torch.float64) for name, value in self.tensors.items()}
+        )
 
     def widened(self, start: fx.Node, end: fx.Node, dtype: torch.dtype) -> tuple[Program, fx.Node, fx.Node] | None:
         """Return the program in which float64 changes only the rounding, with its ends; None where that is this one.

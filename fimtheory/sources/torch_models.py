@@ -87,10 +87,11 @@ def imported(
     """
     if not isinstance(module, nn.Module):
         raise SourceError(f"from_torch takes a torch.nn.Module, got a {type(module).__name__}")
-    arguments = Arguments.of(example_input)
+    given = Arguments.of(example_input)
+    both = given.in_precision(torch.float64), given.in_precision(torch.float32)
     wide = in_precision(module, torch.float64)
     with doubles():
-        program = program_of(exported(wide, arguments.double()), arguments.double().leaves())
+        program = program_of(exported(wide, both[0]), both[0].leaves())
         start, end = input_of(program, input), output_of(program, output)
         exact = program.widened(start, end, _precision(module))
         program, start, end = exact or (program, start, end)
@@ -98,7 +99,6 @@ def imported(
     own = module.state_dict()
     weights = {key: own[key] if _same(own.get(key), value) else value for key, value in graph.weights.items()}
     made = graph.weighing({key: value.detach().clone() for key, value in weights.items()})
-    both = arguments.double(), arguments
     if start.name in program.inputs:
         both = tuple(each.replacing(program.inputs.index(start.name), trial.input) for each in both)
     else:  # the input is an embedding, and its tokens are tried as they are
