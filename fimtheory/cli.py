@@ -200,7 +200,9 @@ def estimate(
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Number of inputs, drawn from the data by --seed; by default all.")
     ] = None,
-    method: Annotated[str, typer.Option(help="auto, exact, lanczos or power.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto, exact, lanczos, truncated, sketch, power, or the paper's (docs/estimators.md).")
+    ] = "auto",
     level: Annotated[
         float | None,
         typer.Option(
