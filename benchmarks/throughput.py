@@ -45,8 +45,7 @@ Made by `python benchmarks/throughput.py --out docs/throughput.md`.
 
 Inputs a second by the size of a batch, on as many inputs as eight batches hold, at least {fewest} and at most {inputs}.
 `difference` is the largest relative one between the lam of an input in batches of two sizes. A cell that says `refused`
-names an error where others have a number: torch differentiates some batch norms wrongly at a batch of one, and the test
-of the derivatives says so.
+stands for an error where others have a number.
 
 | model |{sizes} difference |
 |---|{rules}---:|
