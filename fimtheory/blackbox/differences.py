@@ -22,14 +22,15 @@ RATIO = 2.0
 """Of the second step to the first, where the error of a difference is measured."""
 
 _LADDER_RATIO = 3.0
-_LADDER = (2, 1, 0, -1)
-"""Powers of the ratio at which a pilot looks, around the step that balances rounding against curvature of size 1."""
+_LADDER = (3, 2, 1, 0, -1)
+"""Powers of the ratio at which a pilot looks, around the step that balances the rounding of outputs against curvature
+of size 1: mostly above it, as computations are less precise than what they write."""
 
 SCALES = len(_LADDER)
 LINES = 2
 """Directions in which a pilot looks at all steps."""
 
-_MOST = 1 / 9
+_MOST = 1 / 27
 """Largest middle of the ladder, relative to the size of an input: the largest step chosen is a third of that size."""
 
 

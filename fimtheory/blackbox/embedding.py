@@ -95,21 +95,22 @@ class Roots:
         others = torch.arange(p.shape[1]) != self._top
         return p[:, others].sum(1) if self._sum_of_others else (1 - p[:, self._top]).clamp(min=0)
 
+    def _rest_error(self, w: Tensor) -> Tensor:
+        return w.sum(1) - w[:, self._top] if self._sum_of_others else w[:, self._top]
+
     def points(self, answers: Tensor) -> Tensor:
         """Return the points, ``(R, K)`` float64."""
         p, w = self._probabilities(answers), self._errors(answers)
         z = (p - w).clamp(min=0).sqrt() + (p + w).clamp(max=1).sqrt()
-        rest = self._rest(p)
-        z[:, self._top] = -2 * rest / (1 + (1 - rest).clamp(min=0).sqrt())
+        rest, lost = self._rest(p), self._rest_error(w)
+        ends = (rest - lost).clamp(min=0), (rest + lost).clamp(max=1)
+        z[:, self._top] = -sum(end / (1 + (1 - end).sqrt()) for end in ends)
         return z
 
     def blur(self, answers: Tensor) -> Tensor:
         """Return how far rounding can have moved each coordinate, ``(R, K)``."""
         p, w = self._probabilities(answers), self._errors(answers)
-        rest = self._rest(p)
-        if self._sum_of_others:
-            w[:, self._top] = w.sum(1) - w[:, self._top]
-        p[:, self._top] = 1 - rest
+        p[:, self._top], w[:, self._top] = 1 - self._rest(p), self._rest_error(w)
         low, high = (p - w).clamp(min=0), (p + w).clamp(min=1e-300)
         return torch.where(p > w, 2 * w, high) / (high.sqrt() + low.sqrt())
 

@@ -68,8 +68,8 @@ def estimate_black_box(
         ``"probabilities"``; of classes that are left out (zero or NaN) only a lower limit can be given.
         ``"logits"``: or log-probabilities; the better choice where there is one, as nothing is lost to saturation.
     queries : int
-        Budget of each input, at least 40.  It is never exceeded, and spent on m pairs, on pilots that choose the step
-        (16), on checks of the differences (up to 16) and on the input itself (4).
+        Budget of each input, at least 44.  It is never exceeded, and spent on m pairs, on pilots that choose the step
+        (20), on checks of the differences (up to 16) and on the input itself (4).
     level : float
         Probability that the interval of an input holds.
     method : str

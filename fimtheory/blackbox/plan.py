@@ -70,7 +70,7 @@ class Plan:
         --------
         >>> plan = Plan.of(200, 3072, "auto", pilot=True)
         >>> plan.method, plan.probes, plan.queries
-        ('sketch', 82, 200)
+        ('sketch', 80, 200)
         """
         centre, looks = (4, 2 * LINES * SCALES) if pilot else (2, 0)
         checks = min(max(queries // 25, 2), 8)

@@ -91,7 +91,11 @@ def _interval(sample: Sample, known: Answers, outputs: str, plan: Plan, level: f
     blurred = sample.weights.unsqueeze(1) * sum(chart.blur(side) for side in sample.near) / (2 * sample.step)
     blurred = blurred.square().mean(0)
     seen = (columns != 0).any(0)
-    off = measured.square().mean().sqrt() + blurred[seen].sum().sqrt()
+    squares = measured.square()
+    mean = squares.mean()
+    if checks < plan.probes:  # two standard errors for the directions that were not checked
+        mean += 2 * squares.std() / math.sqrt(checks)
+    off = mean.sqrt() + blurred[seen].sum().sqrt()
     root = eigenvalues[0].sqrt()
     low = ((root - off).clamp(min=0) / chart.distortion).square()
     high = ((root + off).square() + blurred[~seen].sum()) * chart.distortion**2
