@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 
+import fimtheory as ft
 from fimtheory import zoo
 
 MOST_BYTES = 64 * 2**20
@@ -32,7 +33,7 @@ class Predict(BaseHTTPRequestHandler):
             inputs = torch.tensor(json.loads(self.rfile.read(size))["inputs"], dtype=torch.float32)
             with torch.no_grad():
                 outputs = self.model(inputs).softmax(1).tolist()
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, ft.FimTheoryError) as error:
             self.send_error(400, str(error).splitlines()[0][:200])
             return
         body = json.dumps({"outputs": outputs}).encode()
@@ -52,7 +53,7 @@ def server(port: int) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Serve a classifier over HTTP.")
     parser.add_argument("--port", type=int, default=8000)
     serving = server(parser.parse_args().port)
     print(f"http://127.0.0.1:{serving.server_port}/predict", flush=True)

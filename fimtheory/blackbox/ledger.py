@@ -110,7 +110,7 @@ class Ledger:
     def _call(self, part: np.ndarray) -> Any:
         given: np.ndarray | Tensor
         if isinstance(self._like, Tensor):
-            given = torch.from_numpy(part).to(self._like)
+            given = torch.from_numpy(part.copy()).to(self._like)  # the black box may write to it
         else:
             given = part.astype(self._like.dtype)
         try:

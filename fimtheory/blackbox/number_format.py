@@ -70,7 +70,7 @@ def number_format(values: np.ndarray) -> NumberFormat:
     largest = float(distinct[-1]) if len(distinct) else 0.0
     for quantum, name in _QUANTA:
         # A quantum near the spacing of float32 would hold every float32 number.
-        if quantum >= 2.0**-19 * largest and _all(_multiples, some, distinct, quantum):
+        if quantum >= 2.0**-20 * largest and _all(_multiples, some, distinct, quantum):
             return NumberFormat(name, quantum, 0.0, 0.0)
     for digits in range(1, _DECIMALS + 1):
         if _all(_rounded, some, distinct, digits):

@@ -103,10 +103,9 @@ def _interval(sample: Sample, known: Answers, outputs: str, plan: Plan, level: f
         value, lower, upper, sampling_dominates = eigenvalues[0], low, high, False
     else:
         value = least_biased(eigenvalues, plan.probes)
-        rank = min(chart.rank, columns[0].numel())
-        lower, _ = confidence_limits(low, plan.probes, rank, level)
-        _, upper = confidence_limits(high, plan.probes, rank, level)
-        narrow = confidence_limits(eigenvalues[0], plan.probes, rank, level)
+        lower, _ = confidence_limits(low, plan.probes, chart.rank, level)
+        _, upper = confidence_limits(high, plan.probes, chart.rank, level)
+        narrow = confidence_limits(eigenvalues[0], plan.probes, chart.rank, level)
         sampling_dominates = _log_width(lower, upper) <= 2 * _log_width(*narrow)
     relative = (high.sqrt() - root) / root if root > 0 else torch.full_like(off, torch.inf)
     return _Interval(value, lower, upper, chart.exponent, relative, sampling_dominates)

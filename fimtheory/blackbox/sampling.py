@@ -22,6 +22,9 @@ __all__ = ["Sample", "Sampler", "embedding"]
 _SAME = 1e-3
 """How far two answers to one input may be apart, as Fisher-Rao distance, and still count as noise."""
 
+_POOL = 64
+"""About as many answers at inputs of the run show how outputs are written."""
+
 _HELD = 2**24
 """Numbers in all displacements that are held at once."""
 
@@ -143,14 +146,17 @@ class Sampler:
 
     def _precision(self) -> float:
         """Precision of answers relative to their size."""
-        written = understood(self.first.numpy(), self.outputs).format
+        written = understood(self._some_first().numpy(), self.outputs).format
         if written.quantum is None:
             return written.relative
         size = max(1.0, self.first.abs().max().item()) if self.outputs == "logits" else 1.0
         return written.quantum / (2 * size)
 
+    def _some_first(self) -> Tensor:
+        return self.first[:: max(1, len(self.first) // _POOL)]
+
     def _chart(self, index: int, answers: Tensor) -> Embedding:
-        known = understood(torch.cat([self.first, answers]).numpy(), self.outputs)
+        known = understood(torch.cat([self._some_first(), answers]).numpy(), self.outputs)
         centre = self.first[index]
         return embedding(centre, torch.cat([centre.unsqueeze(0), answers]), known, self.outputs)
 
