@@ -22,15 +22,14 @@ RATIO = 2.0
 """Of the second step to the first, where the error of a difference is measured."""
 
 _LADDER_RATIO = 3.0
-_LADDER = (3, 2, 1, 0, -1)
-"""Powers of the ratio at which a pilot looks, around the step that balances the rounding of outputs against curvature
-of size 1: mostly above it, as computations are less precise than what they write."""
+_LADDER = (2, 1, 0, -1, -2)
+"""Powers of the ratio at which a pilot looks, around the step that balances noise against curvature of size 1."""
 
 SCALES = len(_LADDER)
 LINES = 2
 """Directions in which a pilot looks at all steps."""
 
-_MOST = 1 / 27
+_MOST = 1 / 9
 """Largest middle of the ladder, relative to the size of an input: the largest step chosen is a third of that size."""
 
 
@@ -56,13 +55,13 @@ def error(
 def ladder(resolution: float, size: float) -> Tensor:
     """Return the steps of a pilot, largest first, ``(SCALES,)``.
 
-    Rounding costs ``resolution / s`` and curvature ``s^2``, in units of the input's size, so that the best step is
-    about the cube root of the resolution.
+    Noise costs ``resolution / s`` and curvature ``s^2``, in units of the input's size, so that the best step is about
+    the cube root of the resolution.
 
     Parameters
     ----------
     resolution : float
-        Relative precision of the answers, or of the inputs where these are coarser.
+        Relative size of the noise to expect.
     size : float
         l2 size of an input.
     """

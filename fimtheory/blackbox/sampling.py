@@ -25,6 +25,9 @@ _SAME = 1e-3
 _POOL = 64
 """About as many answers at inputs of the run show how outputs are written."""
 
+_LOST = 27
+"""Machine epsilons that a computation in floating point is expected to lose."""
+
 _HELD = 2**24
 """Numbers in all displacements that are held at once."""
 
@@ -134,7 +137,7 @@ class Sampler:
 
     def _pilot(self, x: np.ndarray, index: int, directions: Directions, size: float) -> tuple[float, Tensor]:
         """Return a step and the answers that led to it."""
-        steps = ladder(max(self._precision(), self.resolution), size)
+        steps = ladder(self._noise(), size)
         u, _ = directions.random(LINES)
         moves = (steps.view(1, -1, 1).numpy() * u[:, None]).reshape(-1, x.size)
         answers = self.ledger.ask(_moved(x, np.concatenate([0 * moves[:1], moves, -moves])))
@@ -144,13 +147,13 @@ class Sampler:
         blur = chart.blur(answers[1:]).view(2, LINES, SCALES, -1).sum(0).norm(dim=2)
         return steadiest(chart.points(self.first[index : index + 1])[0], plus, minus, blur, steps), answers
 
-    def _precision(self) -> float:
-        """Precision of answers relative to their size."""
+    def _noise(self) -> float:
+        """Relative noise to expect: rounding to a quantum, or what floating-point computations lose."""
         written = understood(self._some_first().numpy(), self.outputs).format
         if written.quantum is None:
-            return written.relative
+            return _LOST * max(written.relative, self.resolution)
         size = max(1.0, self.first.abs().max().item()) if self.outputs == "logits" else 1.0
-        return written.quantum / (2 * size)
+        return max(written.quantum / (2 * size), _LOST * self.resolution)
 
     def _some_first(self) -> Tensor:
         return self.first[:: max(1, len(self.first) // _POOL)]
