@@ -24,6 +24,7 @@ from fimtheory.proof_files import load_derivation
 from fimtheory.registry import Site, measure, rule, rules
 
 if TYPE_CHECKING:
+    from fimtheory.blackbox import estimate_black_box
     from fimtheory.directions import sensitive_direction, spectral_attack
     from fimtheory.divergence import kl_interval
     from fimtheory.estimators import estimate, spectrum, trace
@@ -46,6 +47,7 @@ _NEEDS_TORCH = {
     "certified_accuracy": "fimtheory.radii",
     "certified_radius": "fimtheory.radii",
     "estimate": "fimtheory.estimators",
+    "estimate_black_box": "fimtheory.blackbox",
     "evaluate": "fimtheory.evaluation",
     "evaluates": "fimtheory.measures",
     "from_onnx": "fimtheory.sources",
@@ -71,7 +73,7 @@ importing it would replace the function."""
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
     "Relation", "Repeat", "Site", "Status", "baseline", "certified_accuracy", "certified_radius", "check", "claims",
-    "derive", "errors", "estimate", "evaluate", "evaluates",
+    "derive", "errors", "estimate", "estimate_black_box", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
     "semidefinite_bound", "sensitive_direction", "spectral_attack", "spectrum", "survey", "trace", "verify",

@@ -1,4 +1,4 @@
-"""The command line: ``fimtheory derive | bound | estimate | directions | verify | radius | report | check | rules``.
+"""The command line: ``fimtheory derive | bound | estimate | blackbox | directions | verify | radius | report | ...``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
 of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from fimtheory import __version__, survey_tables, tables
+from fimtheory.black_box_command import blackbox
 from fimtheory.command_options import (
     Arguments,
     AsJson,
@@ -52,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(blackbox)
 app.command()(directions)
 _out = Console()
 _err = Console(stderr=True)

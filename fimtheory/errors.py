@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "AdjointTestError",
+    "AnswerError",
     "AssumptionError",
     "CheckError",
     "DataError",
@@ -16,6 +17,7 @@ __all__ = [
     "GraphError",
     "MissingRuleError",
     "NonFiniteError",
+    "QueryError",
     "RuleError",
     "ShapeError",
     "SizeError",
@@ -88,3 +90,27 @@ class TargetError(FimTheoryError):
 
 class SourceError(FimTheoryError):
     """A model cannot be imported, or its graph does not compute what the model does."""
+
+
+class AnswerError(FimTheoryError):
+    """A black box answered with something that is no distribution, or from which nothing can be said."""
+
+
+class QueryError(FimTheoryError):
+    """A black box raised, could not be reached or took too long.
+
+    Attributes
+    ----------
+    inputs_done, queries_done : int
+        What was finished before.
+    partial
+        The estimate of the finished inputs (a ``BlackBoxEstimate``), or None.
+    """
+
+    def __init__(
+        self, message: str, *, inputs_done: int = 0, queries_done: int = 0, partial: object | None = None
+    ) -> None:
+        super().__init__(message)
+        self.inputs_done = inputs_done
+        self.queries_done = queries_done
+        self.partial = partial

@@ -1,0 +1,121 @@
+"""``fimtheory blackbox``: lam of a classifier behind an address, in an ONNX file or in a Python function."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fimtheory.command_options import AsJson, FewInputs, InputShape, ModelOutput, Seed
+from fimtheory.decimals import significant
+from fimtheory.errors import DataError
+from fimtheory.targets import parse_shape
+
+if TYPE_CHECKING:
+    from fimtheory.blackbox import BlackBoxEstimate
+
+__all__ = ["blackbox"]
+
+_SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
+_MOST_INPUTS = 20  # in a table
+
+
+def blackbox(
+    source: Annotated[
+        str, typer.Argument(help="http://HOST:PORT/PATH (JSON), FILE.onnx or package.module:callable (NumPy arrays).")
+    ],
+    data: Annotated[
+        str, typer.Option(help="digits, digits:test, random:N, npz:PATH, imagefolder:PATH or cifar10:PATH.")
+    ],
+    n: FewInputs = None,
+    queries: Annotated[int, typer.Option(min=1, help="Most queries of each input.")] = 200,
+    level: Annotated[float, typer.Option(help="Confidence of the limits.")] = 0.95,
+    input_shape: InputShape = None,
+    logits: Annotated[bool, typer.Option("--logits", help="It answers with logits, not with probabilities.")] = False,
+    model_output: ModelOutput = None,
+    step: Annotated[float | None, typer.Option(help="l2 length of a displacement; by default found out.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Most inputs in one call.")] = 256,
+    timeout: Annotated[float, typer.Option(help="Seconds that one call may take.")] = 60.0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Keep answers in this .npz file, and go on from it.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate lam of a classifier that can only be queried."""
+    from fimtheory.blackbox import estimate_black_box
+    from fimtheory.blackbox.named import named_query
+    from fimtheory.data import load_data
+
+    console = Console(stderr=True)
+    query, own_shape = named_query(source, output=model_output, timeout=timeout)
+    shape = parse_shape(input_shape) or own_shape or _SHAPES.get(data.partition(":")[0])
+    if shape is None:
+        raise DataError(f"{source}: give the shape of its inputs, such as --input 3,32,32")
+    inputs = load_data(data, shape, n, seed, at_most=64)
+    found = estimate_black_box(
+        query, inputs.inputs.double().numpy(), outputs="logits" if logits else "probabilities", queries=queries,
+        level=level, seed=seed, batch=batch, step=step, timeout=timeout, checkpoint=checkpoint,
+        progress=console.is_terminal,
+    )  # fmt: skip
+    if as_json:
+        sys.stdout.write(json.dumps(_json(source, inputs.description, seed, found), indent=2, allow_nan=False) + "\n")
+    else:
+        Console().print(_table(source, inputs.description, seed, found))
+
+
+def _json(source: str, data: str, seed: int, found: BlackBoxEstimate) -> dict[str, Any]:
+    """Return what ``--json`` prints; an absent upper limit is null."""
+
+    def numbers(values: Any) -> list[float | None]:
+        return [value if math.isfinite(value) else None for value in values.tolist()]
+
+    return {
+        "source": source,
+        "data": data,
+        "seed": seed,
+        "lam": numbers(found.lam),
+        "log10": numbers(found.log10_lam),
+        "lower": numbers(found.lower),
+        "upper": numbers(found.upper),
+        "level": found.level,
+        "method": found.method,
+        "status": found.status.value,
+        "queries": found.queries,
+        "seconds": found.seconds,
+        "probes": found.probes,
+        "step": numbers(found.step),
+        "difference_error": numbers(found.difference_error),
+        "number_format": found.number_format,
+        "quantum": found.quantum,
+        "top_k": found.top_k,
+        "note": found.note,
+    }
+
+
+def _table(source: str, data: str, seed: int, found: BlackBoxEstimate) -> Table:
+    """Return lam of the first inputs with its limits, rounded outwards."""
+    table = Table(title=Text(f"{source}: lam"), title_justify="left", caption_justify="left")
+    for name in ("input", "lower", "lam", "upper"):
+        table.add_column(name, justify="right", no_wrap=True)
+    values = [(found.lower, found.log10_lower), (found.lam, found.log10_lam), (found.upper, found.log10_upper)]
+    for index in range(min(len(found.lam), _MOST_INPUTS)):
+        cells = [
+            significant(value[index].item(), log10[index].item(), up=value is found.upper) for value, log10 in values
+        ]
+        table.add_row(str(index), *cells)
+    more = len(found.lam) - _MOST_INPUTS
+    lines = [f"{more} more inputs with --json."] if more > 0 else []
+    lines += [
+        f"Data: {data} (seed {seed}).",
+        f"Method: {found.method}; {found.status} at level {found.level}; {found.queries} queries in "
+        f"{found.seconds:.1f} s; answers in {found.number_format}.",
+        found.note,
+    ]
+    table.caption = Text("\n".join(lines))
+    return table
