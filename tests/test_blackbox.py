@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -395,22 +396,23 @@ def test_equal_seeds_give_equal_estimates_however_queries_are_grouped():
 # ---- answers that leave classes out -----------------------------------------------------------------------------
 
 
-def top(k, left=0.0):
-    """Keep the k largest probabilities; ``left`` stands for the others."""
+def top(k, masked=False):
+    """Keep the k largest probabilities; the others are zero, or masked."""
 
     def change(p):
         kept = torch.zeros_like(p, dtype=torch.bool).scatter(1, p.topk(k, dim=1).indices, True)
-        return torch.where(kept, p, left)
+        answer = torch.where(kept, p, 0.0)
+        return np.ma.masked_array(answer.numpy(), ~kept.numpy()) if masked else answer
 
     return change
 
 
-@pytest.mark.parametrize("left", [0.0, math.nan])
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [12, 150])
-def test_top_k_gives_lower_limits_only(left, size):
+def test_top_k_gives_lower_limits_only(masked, size):
     module, x = net(9, size=size, classes=8)
     lam = truth(module, x)
-    found = ft.estimate_black_box(Box(module, change=top(3, left)), x)
+    found = ft.estimate_black_box(Box(module, change=top(3, masked)), x)
     assert found.top_k == 3
     assert found.upper.isinf().all()
     assert "no upper limit" in found.note
@@ -447,7 +449,8 @@ def test_merging_classes_never_raises_lam():
         (lambda p: 2 * p, "sums to 2, expected 1"),
         (lambda p: p - 0.3, "for a probability"),
         (lambda p: p[:, :3] / p.sum(1, keepdim=True), "expected 1"),
-        (lambda p: p * math.nan, "NaN for every class"),
+        (lambda p: p * math.nan, "nan for a probability"),
+        (lambda p: torch.where(p == p[0, 0], math.nan, p), "nan for a probability"),
         (lambda p: p / 0, "inf for a probability"),
         (lambda p: p[:, :1], r"shape \(6, 1\)"),
         (lambda p: p[:, 0], r"shape \(6,\)"),
@@ -464,6 +467,12 @@ def test_answers_that_are_no_distributions_are_refused(change, message):
     module, x = net(10)
     with pytest.raises(AnswerError, match=message):
         ft.estimate_black_box(Box(module, change=change), x)
+
+
+def test_a_black_box_that_exits_ends_the_run_at_once():
+    module, x = net(10)
+    with pytest.raises(QueryError, match=r"it called sys.exit\(3\)"):
+        ft.estimate_black_box(Box(module, change=lambda p: sys.exit(3)), x, timeout=30.0)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def as_matrix(answer: Any, rows: int, classes: int | None, outputs: str) -> np.n
     Parameters
     ----------
     answer
-        A NumPy array, a torch tensor or nested lists.
+        A NumPy array, a torch tensor or nested lists; entries that are masked (``numpy.ma``) are classes left out.
     rows : int
         Inputs of the call.
     classes : int or None
@@ -41,6 +41,7 @@ def as_matrix(answer: Any, rows: int, classes: int | None, outputs: str) -> np.n
     if isinstance(answer, Tensor):
         answer = answer.detach().cpu()
         answer = (answer.double() if answer.is_floating_point() else answer).numpy()  # NumPy has no bfloat16
+    left_out = np.ma.getmaskarray(answer) if isinstance(answer, np.ma.MaskedArray) else False
     try:
         matrix = np.asarray(answer)
         if matrix.dtype.kind not in "fiu":
@@ -58,10 +59,14 @@ def as_matrix(answer: Any, rows: int, classes: int | None, outputs: str) -> np.n
     if outputs == "logits" and not np.isfinite(matrix).all():
         raise AnswerError("the black box answered with logits that are NaN or infinite")
     if outputs == "probabilities":
-        worst = matrix[np.isinf(matrix) | (matrix < 0)]
-        if worst.size or np.isnan(matrix).all(axis=1).any():
-            found = f"{worst[0]:.6g} for a probability" if worst.size else "NaN for every class of an input"
-            raise AnswerError(f"the black box answered with {found}; if it gives logits, say outputs='logits'")
+        matrix = np.where(left_out, 0.0, matrix)
+        worst = matrix[~np.isfinite(matrix) | (matrix < 0)]
+        if worst.size:
+            raise AnswerError(
+                f"the black box answered with {worst[0]:.6g} for a probability; if it gives logits, say "
+                "outputs='logits'"
+            )
+        matrix = np.where(left_out, np.nan, matrix)
     return matrix
 
 

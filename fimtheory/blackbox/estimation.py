@@ -65,7 +65,7 @@ def estimate_black_box(
         ``(B, *input)``, real and finite.  lam is per squared unit of the inputs, so standardise features of different
         units; the black box must take inputs a little outside of the data too, in every direction.
     outputs : str
-        ``"probabilities"``; of classes that are left out (zero or NaN) only a lower limit can be given.
+        ``"probabilities"``; of classes that are left out (zero, or masked) only a lower limit can be given.
         ``"logits"``: or log-probabilities; the better choice where there is one, as nothing is lost to saturation.
     queries : int
         Budget of each input, at least 44.  It is never exceeded, and spent on m pairs, on pilots that choose the step

@@ -90,6 +90,7 @@ def _matrix(text: bytes, url: str) -> np.ndarray:
     if not entries <= {int, float, type(None)} or len({len(row) for row in rows}) != 1:
         raise AnswerError(f"{url}: the rows of its answer are not lists of numbers of one length")
     try:
-        return np.array([[np.nan if entry is None else float(entry) for entry in row] for row in rows])
+        data = np.array([[0.0 if entry is None else float(entry) for entry in row] for row in rows])
+        return np.ma.masked_array(data, [[entry is None for entry in row] for row in rows])
     except OverflowError:
         raise AnswerError(f"{url}: a number of its answer is too large") from None

@@ -141,12 +141,12 @@ class Ledger:
 
 def _within(seconds: float, query: Callable[[Any], Any], given: Any) -> Any:
     """Return ``query(given)``, computed in a thread that is abandoned if it takes too long."""
-    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             done.put((query(given), None))
-        except Exception as error:
+        except BaseException as error:  # also sys.exit, which would end this thread only
             done.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()
@@ -154,6 +154,8 @@ def _within(seconds: float, query: Callable[[Any], Any], given: Any) -> Any:
         answer, error = done.get(timeout=seconds)
     except queue.Empty:
         raise CallError(f"no answer within {seconds:g} s") from None
+    if isinstance(error, SystemExit):
+        raise CallError(f"it called sys.exit({error.code!r})")
     if error is not None:
         raise error
     return answer

@@ -151,6 +151,8 @@ def estimate(
         pair = paper_rayleigh(operator, probes=drawn, seed=seed)
     else:
         pair = paper_hutchinson(operator, probes=drawn, seed=seed)
+    if method == "truncated" and pair.method == "exact":
+        note = f"exact was taken: leaving classes out saves nothing at these probabilities for K = {operator.K}"
     if "probes" in _OPTIONS[method] and drawn >= operator.K - 1:
         note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
     seconds = time.perf_counter() - began

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fimtheory.claims import Status
 from fimtheory.errors import DataError
-from fimtheory.estimators.exact import ROW_BUDGET, exact, weighted_gram
+from fimtheory.estimators.exact import ROW_BUDGET, exact, rows_fit, weighted_gram
 from fimtheory.estimators.result import Finding, rounding
 from fimtheory.fisher import FisherOperator, SoftmaxFactor, times_power_of_two
 
@@ -38,7 +38,7 @@ def truncated(operator: FisherOperator, *, classes: int | None = None, level: fl
         The operator of a batch.
     classes : int, optional
         m, from 1 to K; by default the fewest that leave at most 1 % of the probability outside the top class, for every
-        input of the batch.  Where nothing would be left to merge, `exact` runs instead.
+        input of the batch.  Where that saves nothing over `exact`, or leaves nothing to merge, `exact` runs instead.
     level : float
         Probability, over the random pullbacks, with which each upper limit holds.
     seed : int
@@ -52,6 +52,8 @@ def truncated(operator: FisherOperator, *, classes: int | None = None, level: fl
     order = operator.log_probs.sort(dim=1, descending=True, stable=True)
     if classes is None:
         classes = _enough(order.values)
+        if classes + _PROBES >= operator.K - 1 and rows_fit(operator):  # exactly costs no more
+            return exact(operator)
     if not 1 <= classes <= operator.K:
         raise DataError(f"classes is {classes}: expected a number from 1 to K = {operator.K}")
     if classes >= operator.K - 1:
