@@ -8,6 +8,8 @@ from test_fisher import Apply, NoForwardMode, OldStyle, WrongBackward
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fimtheory.errors import GraphError, MissingRuleError
+from fimtheory.estimators import estimate
 from fimtheory.fisher.linearisation import Linearisation, derivative_kernels
 
 
@@ -191,3 +193,41 @@ def test_weights_keep_their_gradients_and_settings():
     assert torch.equal(module[0].weight.grad, torch.ones(3, 4).double())
     assert module[0].bias.grad is None
     assert module[0].weight.requires_grad
+
+
+class Scratch(nn.Module):
+    """A convolution whose weights are written into a buffer that the next forward pass overwrites."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.scratch, self.head = torch.ones(3), torch.zeros(9, 1, 3).double(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        weight = self.scratch[: len(x)]
+        weight.copy_(self.base * (1 + x.detach().square().mean(1)).view(-1, 1, 1))
+        return self.head(F.conv1d(x.unsqueeze(0), weight, padding=1, groups=len(x))[0].tanh())
+
+
+def test_weights_overwritten_after_the_forward_pass_are_refused():
+    x = torch.randn(5, 8).double()
+    with pytest.raises(MissingRuleError, match="modified by an in-place operation"):
+        estimate(Scratch().double().eval(), x)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_batch_statistic_without_a_derivative_is_refused(batch, foreign):
+    def scaled(z):
+        z = WrongBackward.apply(z) * 0 + z if foreign else z
+        return z * z.detach().std()
+
+    with pytest.raises(GraphError, match="influence one another"):
+        estimate(Apply(scaled).double().eval(), torch.randn(batch, 6).double())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+def test_scripted_modules():
+    module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    x = torch.randn(3, 6).double()
+    scripted = torch.jit.trace(module, x)
+    torch.testing.assert_close(estimate(scripted, x).lam, estimate(module, x).lam, rtol=1e-12, atol=0)

@@ -116,6 +116,8 @@ def lanczos(
         u = random_start(operator, seed)
     else:
         u = orthonormal_to_null(operator, operator.pushed_probe() if start is None else start)
+    # A start near a lower eigenvector is exhausted early at the resolution of the dtype, and would void the limit.
+    resolution = torch.finfo(operator.logits.dtype if level is None else torch.float64).eps
     empty = torch.zeros(batch, 0, dtype=torch.float64, device=u.device)
     state = _State(torch.arange(batch, device=u.device), u.unsqueeze(1), empty, empty, u)
     running, value, vector = operator, torch.zeros_like(u[:, 0]), u.clone()
@@ -123,7 +125,7 @@ def lanczos(
     for step in range(1, steps + 1):
         _advance(state, _product(running, state, position))
         theta, s, residual, error = _top_ritz(state)
-        exhausted = state.beta[:, -1] <= 16 * torch.finfo(operator.logits.dtype).eps * theta
+        exhausted = state.beta[:, -1] <= 16 * resolution * theta
         if level is None:
             done = exhausted | ((error <= tol * theta) & (residual <= max(_SLACK * tol, _RESOLUTION) * theta))
         else:

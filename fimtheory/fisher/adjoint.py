@@ -24,10 +24,10 @@ _TESTED = 2
 def adjoint_test(operator: FisherOperator) -> None:
     """Compare ``<J v, u>`` by forward mode with ``<v, J^T u>`` by reverse mode, per input, for random u and v.
 
-    Forward mode runs on some inputs taken out of the batch (on all of them, if a backward of the module is written in
-    Python), so it also shows whether an input's logits depend on the rest of the batch.  The tolerance is
-    ``4 sqrt(eps)`` of the size that such inner products have, eps that of the module's dtype: derivatives that are
-    wrong in one layer fail by orders of magnitude more.
+    Forward mode runs on some inputs taken out of the batch, at most half of it, so it also shows whether an input's
+    logits depend on the rest of the batch; and on all of them, if a backward of the module is written in Python.  The
+    tolerance is ``4 sqrt(eps)`` of the size that such inner products have, eps that of the module's dtype: derivatives
+    that are wrong in one layer fail by orders of magnitude more.
 
     Raises
     ------
@@ -39,15 +39,17 @@ def adjoint_test(operator: FisherOperator) -> None:
     """
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(operator.x.shape, generator=generator, dtype=torch.float64).to(operator.x).double()
-    few = len(noise) if operator.has_foreign_backward else min(_TESTED, len(noise))
-    tested = torch.linspace(0, len(noise) - 1, few, device=operator.x.device).round().long()
+    alone = _spread(operator, min(_TESTED, max(1, len(noise) // 2)))
+    tested = _spread(operator, len(noise)) if operator.has_foreign_backward else alone
     direction, length = (part[tested] for part in normalised(operator.probe_vjp))
     each = (-1,) + (1,) * (noise.ndim - 1)
     v = torch.where((length > 0).view(each), direction, normalised(noise[tested])[0])
     v, probe = v.to(operator.x).double(), operator.probe[tested]
     logits, image = operator.forward_mode(v, tested)
     root_eps = torch.finfo(operator.logits.dtype).eps ** 0.5
-    _require_own_logits(operator, tested, logits, root_eps)
+    if len(tested) > len(alone):
+        logits = operator.forward_mode(torch.zeros_like(v[alone]), alone)[0]
+    _require_own_logits(operator, alone, logits, root_eps)
     if not image.any() and not operator.probe_vjp.any():
         _require_constant(operator, noise, root_eps)
     forward = (image * probe).sum(1)
@@ -59,6 +61,11 @@ def adjoint_test(operator: FisherOperator) -> None:
             f"<v, J^T u> = {reverse[k]:.9g}; one is wrong, so no estimate can be trusted. Correct the backward or jvp "
             "of the module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
         )
+
+
+def _spread(operator: FisherOperator, count: int) -> Tensor:
+    """Return ``count`` of the batch's indices, evenly spread."""
+    return torch.linspace(0, len(operator.x) - 1, count, device=operator.x.device).round().long()
 
 
 def require_symmetric(operator: FisherOperator, u: Tensor, norm: Tensor, pushed: Tensor, image: Tensor) -> None:

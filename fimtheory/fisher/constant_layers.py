@@ -33,6 +33,11 @@ class layers_with_constant_weights(TorchFunctionMode):  # noqa: N801  a context 
 class _Map(Protocol):
     """A linear map of tensors."""
 
+    @property
+    def weight(self) -> Tensor:
+        """What the map is made of."""
+        ...
+
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
 
     def transpose(self, shape: torch.Size) -> _Map:
@@ -52,15 +57,22 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         x, ctx.linear, _ = inputs
-        ctx.shape = x.shape
+        ctx.shape, ctx.version = x.shape, _version(ctx.linear.weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        if _version(ctx.linear.weight) != ctx.version:
+            raise RuntimeError("a weight was modified by an in-place operation after the forward pass.")
         return _Apply.apply(gradients[0], ctx.linear.transpose(ctx.shape), None), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         return _Apply.apply(tangents[0], ctx.linear, None)
+
+
+def _version(weight: Tensor) -> int:
+    """Count the in-place operations on a tensor, as torch does for tensors saved for a backward."""
+    return 0 if weight.is_inference() else weight._version
 
 
 def has_foreign_backward(output: Tensor) -> bool:
@@ -123,6 +135,10 @@ class _Convolution:
 class _TransposedConvolution:
     convolution: _Convolution
     shape: torch.Size
+
+    @property
+    def weight(self) -> Tensor:
+        return self.convolution.weight
 
     def __call__(self, y: Tensor, bias: Tensor | None) -> Tensor:
         sizes_only = y.new_empty(1).expand(self.shape)  # no value of the argument of a linear map is read
@@ -206,10 +222,11 @@ class _Split(torch.autograd.Function):
         return _Split.apply(tangents[0], ctx.sizes, ctx.dim)
 
 
-def _concatenate(func: Any, tensors: Sequence[Tensor], dim: int = 0, **others: Any) -> Any:
+def _concatenate(func: Any, tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
     alike = len({(part.dtype, part.ndim) for part in tensors}) == 1 and tensors[0].is_floating_point()
-    if others or not alike or len(tensors) < 2:
-        return func(tensors, dim, **others)
+    if len(args) + len(kwargs) > 1 or "out" in kwargs or not alike or len(tensors) < 2:
+        return func(tensors, *args, **kwargs)
+    dim = next(iter((*args, *kwargs.values())), 0)  # torch calls it dim or axis
     return _Concatenate.apply(dim, *tensors)
 
 
@@ -218,10 +235,10 @@ def _concatenate(func: Any, tensors: Sequence[Tensor], dim: int = 0, **others: A
 
 @dataclass(frozen=True, eq=False)
 class _Scale:
-    by: Tensor
+    weight: Tensor
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return x * self.by if bias is None else torch.addcmul(bias, x, self.by)
+        return x * self.weight if bias is None else torch.addcmul(bias, x, self.weight)
 
     def transpose(self, shape: torch.Size) -> _Scale:
         return self
@@ -239,7 +256,10 @@ def _normalise(
     eps: float = 1e-5,
 ) -> Any:
     statistics = (running_mean, running_var, weight, bias)
-    if training or running_mean is None or running_var is None or not _constant(*statistics):
+    if (
+        training or running_mean is None or running_var is None or not _constant(*statistics)
+        or any(each is not None and each.dtype != input.dtype for each in statistics)
+    ):  # fmt: skip
         return func(input, *statistics, training, momentum, eps)
     channels = (1, -1) + (1,) * (input.ndim - 2)
     scale = (running_var + eps).rsqrt()

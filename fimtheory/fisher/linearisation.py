@@ -81,7 +81,10 @@ class Linearisation:
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
         self._module = module
-        self._constants = {name: weight.detach() for name, weight in module.named_parameters()}
+        # torch cannot replace the weights of a scripted module, which costs time where they require gradients.
+        scripted = any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
+        named = () if scripted else module.named_parameters()
+        self._constants = {name: weight.detach() for name, weight in named}
         self._x = x.detach().clone().requires_grad_()
         try:
             with torch.enable_grad(), derivative_kernels(), layers_with_constant_weights():
@@ -97,7 +100,7 @@ class Linearisation:
         self._functional_pullback: Callable[[Tensor], tuple[Tensor]] | None = None
 
     def _run(self, x: Tensor) -> Tensor:
-        return torch.func.functional_call(self._module, self._constants, (x,))
+        return torch.func.functional_call(self._module, self._constants, (x,)) if self._constants else self._module(x)
 
     def pull_back(self, u: Tensor) -> Tensor:
         """Return ``J^T u``, ``(B, *input)``, for u ``(B, K)``."""
