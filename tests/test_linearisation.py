@@ -225,7 +225,7 @@ def test_a_batch_statistic_without_a_derivative_is_refused(batch, foreign):
         estimate(Apply(scaled).double().eval(), torch.randn(batch, 6).double())
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_scripted_modules():
     module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
     x = torch.randn(3, 6).double()
