@@ -406,7 +406,7 @@ def _labels(y: Any, count: int, first: int) -> Tensor:
 def _regrouped(pieces: Iterator[Batch], size: int | None) -> Iterator[Batch]:
     """Yield the inputs in batches of ``size``, or of the default; the last two are of about half to one size.
 
-    A batch of one comes up only where it is asked for: torch differentiates some batch norms wrongly there.
+    A batch of one comes up only where it is asked for: only in company does it show that inputs influence one another.
     """
     x: Tensor | None = None
     y: Tensor | None = None

@@ -480,6 +480,7 @@ def test_a_black_box_that_exits_ends_the_run_at_once():
     [
         (lambda f: f.softmax(1), "these are probabilities"),
         (lambda f: torch.where(f == f.amax(), math.nan, f), "NaN or infinite"),
+        (lambda f: top(2, masked=True)(f), "left logits out"),
         (lambda f: f + torch.randn_like(f), "answered in two ways"),
     ],
 )

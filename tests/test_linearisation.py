@@ -214,6 +214,12 @@ def test_weights_overwritten_after_the_forward_pass_are_refused():
         estimate(Scratch().double().eval(), x)
 
 
+def test_a_module_that_runs_but_leaves_torch_is_named_so():
+    module = Apply(lambda z: torch.from_numpy(z.numpy() ** 2)).double().eval()
+    with pytest.raises(MissingRuleError, match="the module runs, but cannot be differentiated: Can't call numpy"):
+        estimate(module, torch.randn(3, 6).double())
+
+
 @pytest.mark.parametrize("batch", [2, 3, 8])
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_batch_statistic_without_a_derivative_is_refused(batch, foreign):

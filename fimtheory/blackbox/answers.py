@@ -56,8 +56,11 @@ def as_matrix(answer: Any, rows: int, classes: int | None, outputs: str) -> np.n
     if classes is not None and matrix.shape[1] != classes:
         raise AnswerError(f"the black box answered with {matrix.shape[1]} classes, and with {classes} before")
     matrix = matrix.astype(np.float64)
-    if outputs == "logits" and not np.isfinite(matrix).all():
-        raise AnswerError("the black box answered with logits that are NaN or infinite")
+    if outputs == "logits":
+        if np.any(left_out):
+            raise AnswerError("the black box left logits out; lam needs those of all classes, or probabilities")
+        if not np.isfinite(matrix).all():
+            raise AnswerError("the black box answered with logits that are NaN or infinite")
     if outputs == "probabilities":
         matrix = np.where(left_out, 0.0, matrix)
         worst = matrix[~np.isfinite(matrix) | (matrix < 0)]

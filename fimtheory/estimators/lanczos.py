@@ -110,14 +110,13 @@ def lanczos(
     size, batch = operator.K - 1, len(operator.x)
     if level is None:
         steps, tol = size, default_tolerance(operator.logits.dtype) if tol is None else tol
+        u = orthonormal_to_null(operator, operator.pushed_probe() if start is None else start)
+        resolution = torch.finfo(operator.logits.dtype).eps
     else:
         steps, tol = planned_steps(size, level, 0.05 if tol is None else tol), 0.0
-    if level is not None:
         u = random_start(operator, seed)
-    else:
-        u = orthonormal_to_null(operator, operator.pushed_probe() if start is None else start)
-    # A start near a lower eigenvector is exhausted early at the resolution of the dtype, and would void the limit.
-    resolution = torch.finfo(operator.logits.dtype if level is None else torch.float64).eps
+        # A start near a lower eigenvector is exhausted early at the resolution of the dtype, and would void the limit.
+        resolution = torch.finfo(torch.float64).eps
     empty = torch.zeros(batch, 0, dtype=torch.float64, device=u.device)
     state = _State(torch.arange(batch, device=u.device), u.unsqueeze(1), empty, empty, u)
     running, value, vector = operator, torch.zeros_like(u[:, 0]), u.clone()

@@ -92,7 +92,12 @@ class Linearisation:
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError) as error:
-            raise DataError(f"the module rejects inputs of shape {tuple(x.shape)}: {_first_line(error)}") from error
+            try:
+                with torch.no_grad():
+                    module(x)
+            except (RuntimeError, ValueError, TypeError):
+                raise DataError(f"the module rejects inputs of shape {tuple(x.shape)}: {_first_line(error)}") from error
+            raise MissingRuleError(f"the module runs, but cannot be differentiated: {_first_line(error)}") from error
         self.logits = self._output.detach() if isinstance(self._output, Tensor) else self._output
         self.has_foreign_backward = isinstance(self._output, Tensor) and has_foreign_backward(self._output)
         self._transposable = not self.has_foreign_backward
