@@ -19,13 +19,26 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from fimtheory.fisher.packed_convolution import PackedConvolution, PackedConvolutions
+
 __all__ = ["has_foreign_backward", "layers_with_constant_weights"]
 
 
 class layers_with_constant_weights(TorchFunctionMode):  # noqa: N801  a context manager, named like torch.no_grad
-    """Within this context, evaluate linear layers, convolutions and eval-mode batch norms by `_Apply`."""
+    """Within this context, evaluate linear layers, convolutions and eval-mode batch norms by `_Apply`.
+
+    Parameters
+    ----------
+    packed : PackedConvolutions
+        Those of the module, kept from pass to pass.
+    """
+
+    def __init__(self, packed: PackedConvolutions) -> None:
+        self._packed = packed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DIMENSIONS:
+            return _convolve(self._packed, func, *args, **(kwargs or {}))
         by = _REPLACEMENTS.get(func)
         return func(*args, **(kwargs or {})) if by is None else by(func, *args, **(kwargs or {}))
 
@@ -102,7 +115,8 @@ class _Linear:
     weight: Tensor
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, self.weight, bias)
+        rows = x.reshape(-1, x.shape[-1])  # torch would multiply some strided arrays matrix by matrix
+        return F.linear(rows, self.weight, bias).view(*x.shape[:-1], -1)
 
     def transpose(self, shape: torch.Size) -> _Linear:
         return _Linear(self.weight.mT)
@@ -114,6 +128,12 @@ def _linear(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None
     return _Apply.apply(input, _Linear(weight), bias)
 
 
+def _attend(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Multi-head attention: torch's own, whose projections multiply a transposed batch row by row, on a copy of it."""
+    copies = {id(x): x.contiguous() for x in (query, key, value)}  # those that are one tensor stay one
+    return func(*(copies[id(x)] for x in (query, key, value)), *args, **kwargs)
+
+
 # ---- convolutions -----------------------------------------------------------------------------------------------
 
 
@@ -123,8 +143,11 @@ class _Convolution:
 
     weight: Tensor
     options: tuple[list[int], list[int], list[int], bool, list[int], int]
+    packed: PackedConvolution | None
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if self.packed is not None:
+            return self.packed(x, bias)
         return torch.convolution(x, self.weight, bias, *self.options)
 
     def transpose(self, shape: torch.Size) -> _TransposedConvolution:
@@ -141,6 +164,9 @@ class _TransposedConvolution:
         return self.convolution.weight
 
     def __call__(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        packed = self.convolution.packed
+        if packed is not None and packed.transpose is not None:
+            return packed.transpose(y, self.shape[2:])
         sizes_only = y.new_empty(1).expand(self.shape)  # no value of the argument of a linear map is read
         weight, options = self.convolution.weight, self.convolution.options
         return torch.ops.aten.convolution_backward(y, sizes_only, weight, None, *options, (True, False, False))[0]
@@ -150,6 +176,7 @@ class _TransposedConvolution:
 
 
 def _convolve(
+    packed: PackedConvolutions,
     func: Any,
     input: Tensor,
     weight: Tensor,
@@ -163,7 +190,9 @@ def _convolve(
     if isinstance(padding, str) or input.ndim != dimensions + 2 or not _constant(weight, bias):
         return func(input, weight, bias, stride, padding, dilation, groups)
     stride, padding, dilation = (_each(v, dimensions) for v in (stride, padding, dilation))
-    return _Apply.apply(input, _Convolution(weight, (stride, padding, dilation, False, [0] * dimensions, groups)), bias)
+    options = (stride, padding, dilation, False, [0] * dimensions, groups)
+    found = packed.find(input, weight, stride, padding, dilation, groups)
+    return _Apply.apply(input, _Convolution(weight, options, found), bias)
 
 
 _DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -273,7 +302,7 @@ _OURS = tuple(function._backward_cls for function in (_Apply, _Concatenate, _Spl
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.linear: _linear,
+    F.multi_head_attention_forward: _attend,
     torch.cat: _concatenate,
     F.batch_norm: _normalise,
-    **dict.fromkeys(_DIMENSIONS, _convolve),
 }

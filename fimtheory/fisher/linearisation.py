@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fimtheory.errors import DataError, MissingRuleError
 from fimtheory.fisher.constant_layers import has_foreign_backward, layers_with_constant_weights
+from fimtheory.fisher.packed_convolution import PackedConvolutions, packs
 
 __all__ = ["Linearisation", "derivative_kernels"]
 
@@ -85,10 +87,19 @@ class Linearisation:
         scripted = any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
         named = () if scripted else module.named_parameters()
         self._constants = {name: weight.detach() for name, weight in named}
-        self._x = x.detach().clone().requires_grad_()
+        self._packed = PackedConvolutions()
+        self._linearise(x)
+
+    def at(self, x: Tensor) -> Linearisation:
+        """Return the derivative of the same module at other inputs."""
+        other = copy.copy(self)
+        other._linearise(x)
+        return other
+
+    def _linearise(self, x: Tensor) -> None:
+        module = self._module
         try:
-            with torch.enable_grad(), derivative_kernels(), layers_with_constant_weights():
-                self._output = self._run(self._x)
+            self._x, self._output = self._evaluate(x.detach())
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError) as error:
@@ -101,8 +112,24 @@ class Linearisation:
         self.logits = self._output.detach() if isinstance(self._output, Tensor) else self._output
         self.has_foreign_backward = isinstance(self._output, Tensor) and has_foreign_backward(self._output)
         self._transposable = not self.has_foreign_backward
-        self._transposed: tuple[Tensor | None, Tensor] | None = None
+        self._transposed: tuple[Tensor, Tensor] | None = None
         self._functional_pullback: Callable[[Tensor], tuple[Tensor]] | None = None
+
+    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a copy of x and the output there, in the layout of packed convolutions if the module bears it."""
+        if packs(x):
+            try:
+                return self._evaluate_copy(x.clone(memory_format=torch.channels_last))
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, TypeError):  # a view that expects the usual layout, or a real fault
+                pass
+        return self._evaluate_copy(x.clone())
+
+    def _evaluate_copy(self, copy: Tensor) -> tuple[Tensor, Tensor]:
+        copy.requires_grad_()
+        with torch.enable_grad(), derivative_kernels(), layers_with_constant_weights(self._packed):
+            return copy, self._run(copy)
 
     def _run(self, x: Tensor) -> Tensor:
         return torch.func.functional_call(self._module, self._constants, (x,)) if self._constants else self._module(x)
@@ -111,8 +138,25 @@ class Linearisation:
         """Return ``J^T u``, ``(B, *input)``, for u ``(B, K)``."""
         if not self._output.requires_grad:
             return torch.zeros_like(self._x)
+        if self._transposable and self._transposed is None:
+            try:
+                return self._pull_back_recorded(u)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # an operator that has one derivative only
+                self._transposable = False
         with _named_derivative_errors("reverse-mode"):
             return torch.autograd.grad(self._output, self._x, u, retain_graph=True, materialize_grads=True)[0]
+
+    def _pull_back_recorded(self, u: Tensor) -> Tensor:
+        """Pull back and keep the graph of it, in which u is a variable: its reverse mode is J."""
+        cotangent = u.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            gradient = torch.autograd.grad(
+                self._output, self._x, cotangent, create_graph=True, materialize_grads=True
+            )[0]  # fmt: skip
+        self._transposed = gradient, cotangent
+        return gradient.detach()
 
     def push_forward(self, v: Tensor) -> Tensor:
         """Return ``J v``, ``(B, K)``, for v ``(B, *input)``."""
@@ -129,20 +173,18 @@ class Linearisation:
 
     def _push_forward_by_transposition(self, v: Tensor) -> Tensor:
         if self._transposed is None:
-            cotangent = torch.zeros_like(self.logits).requires_grad_()
-            with torch.enable_grad():
-                gradient = torch.autograd.grad(self._output, self._x, cotangent, create_graph=True, allow_unused=True)
-            self._transposed = gradient[0], cotangent
+            self._pull_back_recorded(torch.zeros_like(self.logits))
+        assert self._transposed is not None
         gradient, cotangent = self._transposed
-        if gradient is None or not gradient.requires_grad:
+        if not gradient.requires_grad:
             return torch.zeros_like(self.logits)
         return torch.autograd.grad(gradient, cotangent, v, retain_graph=True, materialize_grads=True)[0]
 
     def forward_mode(self, v: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits at the inputs of ``index`` in a pass of their own, and ``J v`` there by forward mode."""
-        x = self._x.detach()[index]
+        x = self._x.detach()[index].contiguous()
         with (
-            torch.no_grad(), derivative_kernels(), layers_with_constant_weights(), forward_ad.dual_level(),
+            torch.no_grad(), derivative_kernels(), layers_with_constant_weights(self._packed), forward_ad.dual_level(),
             _named_derivative_errors("forward-mode"),
         ):  # fmt: skip
             logits, image = forward_ad.unpack_dual(self._run(forward_ad.make_dual(x, v)))
@@ -162,5 +204,5 @@ class Linearisation:
     def _pull_back_together(self, cotangents: Tensor) -> Tensor:
         with torch.no_grad(), derivative_kernels():  # torch's own layers: their batching rules are faster on small nets
             if self._functional_pullback is None:
-                self._functional_pullback = torch.func.vjp(self._run, self._x.detach())[1]  # pyright: ignore
+                self._functional_pullback = torch.func.vjp(self._run, self._x.detach().contiguous())[1]  # pyright: ignore
             return torch.func.vmap(self._functional_pullback)(cotangents)[0]

@@ -185,7 +185,7 @@ class FisherOperator:
         """Return the operator of ``x[index]``, linearised anew, with the same exponents; it goes on counting."""
         selected = copy.copy(self)
         selected.x = self.x[index]
-        selected._linearisation = Linearisation(self.module, selected.x)
+        selected._linearisation = self._linearisation.at(selected.x)
         for name in ("places", "logits", "log_probs", "probs", "probe", "probe_vjp", "jacobian_exponent", "exponent"):
             setattr(selected, name, getattr(self, name)[index])
         selected.factor = SoftmaxFactor(selected.log_probs, self.temperature)
