@@ -43,6 +43,7 @@ from fimtheory.errors import CheckError, DataError, FimTheoryError
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
+from fimtheory.proofs import Proof, load_theorem, proof_to_text, replay, theorem_files, try_in_numbers
 from fimtheory.targets import Importing, Target, parse_shape, resolve
 
 __all__ = ["app", "main"]
@@ -90,11 +91,21 @@ def derive(
     save: Annotated[Path | None, typer.Option(help="Write the derivation to this .json file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the theorem for an architecture, with every step of its proof."""
+    """Print the theorem for an architecture, or of a Python file, with every step of its proof."""
     if save is not None:
         require_json_path(save)
-    made = resolve(target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output))
-    derivation = derive_bound(made.graph, token_variance=token_variance)
+    theorem = load_theorem(target) if target.endswith(".py") else None
+    if theorem is not None and any((input_shape, classes, arg, model_input, model_output)):
+        raise DataError(f"{target} says itself what its theorem is about; leave the options about the model out")
+    if isinstance(theorem, Proof):
+        if save is not None or as_json or token_variance is not None:
+            raise DataError(f"{target} holds a proof, not an architecture: it takes no options")
+        replay(theorem)
+        _out.print(proof_to_text(theorem), markup=False, highlight=False, soft_wrap=True)
+        return
+    importing = Importing(tuple(arg or ()), model_input, model_output)
+    graph = theorem or resolve(target, parse_shape(input_shape), classes, importing).graph
+    derivation = derive_bound(graph, token_variance=token_variance)
     check_derivation(derivation)
     if save is not None:
         derivation.save(save)
@@ -386,16 +397,28 @@ def report(
 
 @app.command()
 def check(
-    targets: Annotated[list[str], typer.Argument(help="Saved derivations (.json) or targets.")],
+    targets: Annotated[
+        list[str], typer.Argument(help="Saved derivations (.json), theorems (.py, or a directory of them) or targets.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Replay derivations step by step."""
+    """Replay derivations and proofs step by step.
+
+    Theorems in .py files are tried in random numbers as well.
+    """
     results = []
-    for target in targets:
-        derivation = _saved(target) or derive_bound(resolve(target, None, None).graph)
-        entry = {"target": target, "lemmas": len(derivation.lemmas), "steps": len(derivation.steps), "holds": True}
+    for target in _each_file(targets):
+        theorem = load_theorem(target) if target.endswith(".py") else None
+        entry: dict[str, Any] = {"target": target, "holds": True}
         try:
-            check_derivation(derivation)
+            if isinstance(theorem, Proof):
+                entry |= {"theorem": theorem.name, "lemmas": 0, "steps": len(theorem.steps)}
+                replay(theorem)
+                try_in_numbers(theorem)
+            else:
+                derivation = _saved(target) or derive_bound(theorem or resolve(target, None, None).graph)
+                entry |= {"lemmas": len(derivation.lemmas), "steps": len(derivation.steps)}
+                check_derivation(derivation)
         except CheckError as error:
             entry |= {"holds": False, "error": str(error)}
         results.append(entry)
@@ -425,6 +448,11 @@ def families(as_json: AsJson = False) -> None:
         _print_json(tables.targets_json())
     else:
         _out.print(tables.targets_table())
+
+
+def _each_file(targets: list[str]) -> list[str]:
+    """Put the theorems of a directory in place of its name."""
+    return [name for t in targets for name in (map(str, theorem_files(t)) if Path(t).is_dir() else (t,))]
 
 
 def _saved(target: str) -> Any:

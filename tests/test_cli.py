@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -264,3 +265,23 @@ def test_local_bounds_refuse_what_they_cannot_use(options, says):
     assert made.returncode == 2
     assert says in made.stderr
     assert made.stdout == ""
+
+
+def test_theorems_in_python_files(tmp_path):
+    derivations = Path(__file__).parents[1] / "derivations"
+    found = json.loads(run("check", derivations, "--json").stdout)["results"]
+    assert [entry["target"] for entry in found] == [str(path) for path in sorted(derivations.glob("*.py"))]
+    assert all(entry["holds"] for entry in found)
+
+    shown = run("derive", derivations / "t5_head.py").stdout
+    assert shown.startswith("Theorem T5 (Linear head)")
+    assert "lam(x) <=" in run("derive", derivations / "vgg.py").stdout
+    for wrong in (("derive", derivations / "t5_head.py", "--json"), ("derive", derivations / "vgg.py", "--classes", 3)):
+        refused = run(*wrong)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
+
+    false = (derivations / "c2_sum.py").read_text().replace("1 + Norm(A))", "Norm(A))")
+    (tmp_path / "false.py").write_text(false)
+    refused = run("check", tmp_path)
+    assert refused.returncode == 1
+    assert "REFUSED" in refused.stdout

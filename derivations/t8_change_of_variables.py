@@ -1,0 +1,46 @@
+"""T8: in other units x = A u + c, lam changes by at most the squared norm of A."""
+
+import sympy
+import torch
+
+from fimtheory.claims import Reference
+from fimtheory.proofs import Form, Hypothesis, Norm, Proof, Step, Top, equal, least, operator
+
+F, G, A, w = operator("F_x"), operator("F_u"), operator("A"), operator("w")
+form = Form(sympy.transpose(w) * G * w)
+
+
+def trial(seed: int) -> list[tuple[float, float]]:
+    """Compare the largest eigenvalues in both units."""
+    generator = torch.Generator().manual_seed(seed)
+    root, change = (torch.randn(4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    fisher = root.T @ root
+    top = lambda matrix: torch.linalg.eigvalsh(matrix)[-1]  # noqa: E731
+    norm = torch.linalg.matrix_norm(change, 2)
+    return [(float(top(change.T @ fisher @ change)), float(top(fisher) * norm**2))]
+
+
+PROOF = Proof(
+    name="T8",
+    title="Change of variables",
+    words="For x = A u + c, F_u = A^T F_x A, so lam in the units of u is at most ||A||^2 times lam in those of x.",
+    reference=Reference("fimtheory", "theory, T8"),
+    spaces={F: ("d", "d"), G: ("e", "e"), A: ("e", "d"), w: ("1", "e")},
+    unit=(w,),
+    hypotheses=(
+        Hypothesis("chain", equal(G, sympy.transpose(A) * F * A), "The Jacobian by u is J A (chain rule).",
+                   definition=True),
+        Hypothesis("unit", equal(Norm(w), 1), "w is any unit vector.", definition=True),
+        Hypothesis("semidefinite", least(0, Top(F)), "F is positive semidefinite.", definition=True),
+    ),
+    steps=(
+        Step("form", equal(form, Form(sympy.transpose(A * w) * F * A * w)), "expansion", ("chain",)),
+        Step("rayleigh", least(Form(sympy.transpose(A * w) * F * A * w), Top(F) * Norm(A * w) ** 2), "rayleigh"),
+        Step("image", least(Norm(A * w), Norm(A) * Norm(w)), "submultiplicative"),
+        Step("square", least(Norm(A * w) ** 2, Norm(A) ** 2), "arithmetic", ("image", "unit")),
+        Step("along", least(form, Top(F) * Norm(A) ** 2), "arithmetic", ("form", "rayleigh", "square", "semidefinite")),
+        Step("theorem", least(Top(G), Top(F) * Norm(A) ** 2), "supremum", ("along",)),
+    ),
+    conclusions=("theorem",),
+    trial=trial,
+)  # fmt: skip

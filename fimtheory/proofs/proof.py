@@ -1,0 +1,123 @@
+"""Proofs as data: what is assumed, and steps that each claim a relation by a rule from earlier ones."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import sympy
+
+from fimtheory.claims import Reference
+
+__all__ = ["Hypothesis", "Proof", "Relates", "Statement", "Step", "equal", "least"]
+
+
+class Relates(enum.StrEnum):
+    """How the two sides of a statement compare."""
+
+    LE = "<="
+    EQ = "="
+
+
+@final
+@dataclass(frozen=True)
+class Statement:
+    """``left relation right``, of numbers or (equations only) of operators."""
+
+    left: sympy.Expr
+    relation: Relates
+    right: sympy.Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.relation} {self.right}"
+
+
+def least(left: Any, right: Any) -> Statement:
+    """Return the statement ``left <= right``."""
+    left, right = sympy.sympify(left), sympy.sympify(right)
+    return Statement(left, Relates.LE, right)
+
+
+def equal(left: Any, right: Any) -> Statement:
+    """Return the statement ``left = right``."""
+    left, right = sympy.sympify(left), sympy.sympify(right)
+    return Statement(left, Relates.EQ, right)
+
+
+@final
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a proof starts from.
+
+    ``words`` says it for readers.  A definition can be met whatever the rest of the proof is about; a theorem does not
+    list it among its assumptions.  A statement with random numbers holds for every label, and one ``for_all`` symbols
+    for everything in the range of each (see `Proof.ranges`).
+    """
+
+    name: str
+    statement: Statement
+    words: str
+    definition: bool = False
+    for_all: tuple[sympy.Expr, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """One claim, the rule it follows by, and the names of the hypotheses and steps it follows from."""
+
+    name: str
+    claim: Statement
+    rule: str
+    premises: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Proof:
+    """A theorem, with the steps that prove it.
+
+    Attributes
+    ----------
+    name, title, words
+        ``"T5"``, a short title, and the theorem in words.
+    reference : Reference
+        Where the theorem is from.
+    spaces
+        Source and target of every operator symbol, by names; ``"1"`` is the space of real numbers.
+    labels
+        For each random number the label it depends on, and the number it is an independent copy of (or itself).
+    unit
+        Unit vectors that are arbitrary.
+    dependent
+        Symbols that stand for things chosen after the unit vectors.
+    ranges
+        What each symbol of ``for_all`` ranges over, in words; also of the symbols it may be replaced by.
+    hypotheses, steps
+        What is assumed or defined, and the proof.
+    conclusions
+        Names of the steps that are the theorem.
+    trial
+        Draws numbers and returns both sides of each conclusion, evaluated in another way than the proof's.
+    """
+
+    name: str
+    title: str
+    words: str
+    reference: Reference
+    hypotheses: tuple[Hypothesis, ...]
+    steps: tuple[Step, ...]
+    conclusions: tuple[str, ...]
+    trial: Callable[[int], list[tuple[float, float]]]
+    spaces: Mapping[sympy.Expr, tuple[str, str]] = field(default_factory=dict)
+    labels: Mapping[sympy.Expr, tuple[str, sympy.Expr]] = field(default_factory=dict)
+    unit: tuple[sympy.Expr, ...] = ()
+    dependent: tuple[sympy.Expr, ...] = ()
+    ranges: Mapping[sympy.Expr, str] = field(default_factory=dict)
+
+    @property
+    def assumptions(self) -> tuple[Hypothesis, ...]:
+        """The hypotheses that are no definitions."""
+        return tuple(each for each in self.hypotheses if not each.definition)

@@ -1,0 +1,345 @@
+"""The kernel of proofs: what it accepts is true in numbers, and what does not follow it refuses."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sympy
+
+from fimtheory.claims import Reference
+from fimtheory.errors import CheckError, FormatError
+from fimtheory.proofs import (
+    Expect,
+    Form,
+    Hypothesis,
+    Norm,
+    Proof,
+    Stack,
+    Step,
+    Top,
+    Trace,
+    equal,
+    least,
+    load_theorem,
+    operator,
+    proof_to_text,
+    replay,
+    theorem_files,
+    try_in_numbers,
+)  # fmt: skip
+from fimtheory.proofs.arithmetic import require_consequence
+from fimtheory.proofs.inference import RULES
+from fimtheory.proofs.proof import Relates, Statement
+
+DERIVATIONS = Path(__file__).parents[1] / "derivations"
+PROOFS = [proof for path in theorem_files(DERIVATIONS) if isinstance(proof := load_theorem(path), Proof)]
+
+x, y = sympy.symbols("x y", real=True)
+a, b = sympy.symbols("a b", nonnegative=True)
+X, X_copy = sympy.symbols("X X'", real=True)
+A, B, C, u, v = (operator(name) for name in "ABCuv")
+T = sympy.transpose
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.name)
+def test_shipped_theorems(proof):
+    replay(proof)
+    try_in_numbers(proof, 200)
+    text = proof_to_text(proof)
+    assert all(f"[{each.name}]" in text for each in (*proof.hypotheses, *proof.steps))
+
+
+def test_every_rule_is_used_by_a_shipped_proof():
+    used = {step.rule for proof in PROOFS for step in proof.steps}
+    assert used | {"transposition", "gram", "scaling"} == set(RULES)
+
+
+# ---- one step at a time -----------------------------------------------------------------------------------------
+
+
+def follows(claim, rule, *premises):
+    """Replay one step from premises that are assumed; X and its copy are random, u and v unit vectors of R^n."""
+    hypotheses = tuple(Hypothesis(f"h{k}", each, "") for k, each in enumerate(premises))
+    step = Step("s", claim, rule, tuple(each.name for each in hypotheses))
+    proof = Proof(
+        "P", "", "", Reference("fimtheory"), hypotheses, (step,), ("s",), lambda seed: [],
+        spaces={**dict.fromkeys((A, B, C), ("n", "n")), **dict.fromkeys((u, v), ("1", "n"))},
+        labels={X: ("y", X), X_copy: ("y'", X)}, unit=(u, v),
+    )  # fmt: skip
+    RULES[rule](claim, list(premises), proof)
+
+
+RIGHT = [
+    (least(2 * x * y, x**2 + y**2), "arithmetic"),
+    (least(sympy.sqrt(a * b), (a + b) / 2), "arithmetic"),
+    (least(a, sympy.sqrt(a**2 + b)), "arithmetic"),
+    (least(Norm(A) - 1, Norm(A)), "arithmetic"),
+    (least(x, sympy.Max(x, y)), "arithmetic"),
+    (least(x, 1 / y), "arithmetic", least(x * y, 1), least(sympy.Rational(1, 9), y)),
+    (equal(Norm(-2 * A), 2 * Norm(A)), "scaling"),
+    (equal(Norm(x * A), sympy.Abs(x) * Norm(A)), "scaling"),
+    (equal(Norm(x * A), x * Norm(A)), "scaling", least(0, x)),
+    (equal(Norm(T(A) * A), Norm(A) ** 2), "gram"),
+    (equal(Top(T(A) * A), Norm(A) ** 2), "gram"),
+    (equal(Norm(T(A)), Norm(A)), "transposition"),
+    (least(Norm(A * B), Norm(A) * Norm(B)), "submultiplicative"),
+    (least(Norm(A * A), Norm(A) ** 2), "submultiplicative"),
+    (least(Norm(A + B - C), Norm(A + B) + Norm(-C)), "triangle"),
+    (least(Form(T(u) * A * v), Norm(u) * Norm(A * v)), "cauchy schwarz"),
+    (least(Form(T(u) * A * v), Norm(u) * Norm(A) * Norm(v)), "cauchy schwarz"),
+    (equal(Form(T(A * u) * A * u), Norm(A * u) ** 2), "expansion"),
+    (equal(Form(T(u) * A * v), Form(T(v) * T(A) * u)), "expansion"),
+    (equal(Expect((X - X_copy) ** 2), 2 * Expect(X**2) * Expect(1) - 2 * Expect(X) ** 2), "expansion"),
+    (equal(A * B, B * A), "expansion", equal(A * B, B * A)),
+    (least(Form(T(u) * A * u), Top(A) * Norm(u) ** 2), "rayleigh"),
+    (least(Top(T(A) * A), Trace(T(A) * A)), "trace of semidefinite"),
+    (least(Norm(1), 1), "unit identity"),
+    (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2 + Norm(B * u) ** 2), "stacking"),
+]
+WRONG = [
+    (least(2 * x * y, x**2 + y**2 - 1), "arithmetic"),
+    (least(x**2, x), "arithmetic"),
+    (least(sympy.sqrt(x), sympy.sqrt(x) + 1), "arithmetic"),  # x may be negative
+    (equal(sympy.sqrt(x) ** 2 + y, y + sympy.sqrt(x**2)), "arithmetic"),
+    (equal(x / (y + 1) * (y + 1) - x + 1 / y, 1 / y), "arithmetic"),  # y may be 0
+    (least(x, 1 / y), "arithmetic", least(x * y, 1)),
+    (least(0, x), "arithmetic", least(0, x * y)),
+    (least(Norm(A), Norm(A) - 1), "arithmetic"),
+    (least(Norm(A), Norm(B)), "arithmetic"),
+    (least(Form(T(u) * A * u), Norm(A)), "arithmetic"),
+    (least(0, Form(T(u) * A * u)), "arithmetic"),
+    (equal(Norm(-2 * A), -2 * Norm(A)), "scaling"),
+    (equal(Norm(x * A), x * Norm(A)), "scaling"),
+    (equal(Norm(2 * A), 3 * Norm(A)), "scaling"),
+    (equal(Norm(x * A + y * A), (sympy.Abs(x) + sympy.Abs(y)) * Norm(A)), "scaling"),
+    (equal(Norm(A * A), Norm(A) ** 2), "gram"),
+    (equal(Top(A * T(A)), Norm(B) ** 2), "gram"),
+    (equal(Norm(A), Norm(B)), "transposition"),
+    (least(Norm(A * B), Norm(A)), "submultiplicative"),
+    (least(Norm(A + B), Norm(A) * Norm(B)), "submultiplicative"),
+    (least(Norm(A * B * A), Norm(A) * Norm(B)), "submultiplicative"),
+    (equal(Norm(A * B), Norm(A) * Norm(B)), "submultiplicative"),
+    (least(Norm(A + B), Norm(A) + Norm(C)), "triangle"),
+    (least(Norm(A + B), Norm(A)), "triangle"),
+    (least(Form(T(u) * A * v), Norm(A) * Norm(v)), "cauchy schwarz"),
+    (least(Form(T(u) * A * v), Norm(A) * Norm(u) * Norm(u)), "cauchy schwarz"),
+    (equal(Form(T(A * u) * A * u), Norm(A) ** 2), "expansion"),
+    (equal(Form(T(u) * A * B * v), Form(T(u) * B * A * v)), "expansion"),
+    (equal(Form(T(u) * A * v), Form(T(u) * T(A) * v)), "expansion"),
+    (equal(Norm(A) ** 2, Form(T(A) * A)), "expansion"),
+    (equal(Expect(X**2), Expect(X) ** 2), "expansion"),
+    (equal(Expect(X * X_copy), Expect(X**2)), "expansion"),
+    (equal(Expect(1 / X), 1 / Expect(X)), "expansion"),
+    (least(0, Expect(X)), "mean of nonnegative", least(0, X**2)),
+    (least(0, Expect(X) + 1), "mean of nonnegative", least(0, X + 1)),
+    (equal(Expect(2), 1), "mean of constant"),
+    (least(Form(T(u) * A * u), Top(A)), "rayleigh"),
+    (least(Form(T(u) * A * v), Top(A) * Norm(u) ** 2), "rayleigh"),
+    (least(Top(A), Norm(B)), "supremum", least(Form(T(u) * A * v), Norm(B))),
+    (least(Top(A), 1), "supremum", least(Form(T(u) * A * u), 2)),
+    (least(Norm(A), 1), "supremum", least(Form(T(u) * A * u), 1)),
+    (least(Top(A), Trace(A)), "trace of semidefinite"),
+    (least(Trace(T(A) * A), Top(T(A) * A)), "trace of semidefinite"),
+    (least(Norm(1), 2), "unit identity"),
+    (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2), "stacking"),
+    (equal(Norm(Stack(A, B) * u), Norm(A * u) + Norm(B * u)), "stacking"),
+    (least(Norm(A), 1), "replacement", least(Norm(B), 1), equal(A, C)),
+    (least(Norm(A - B), 1), "instance", least(Norm(A - C), 1)),
+]
+
+
+@pytest.mark.parametrize("case", RIGHT, ids=lambda case: f"{case[1]}: {case[0]}")
+def test_what_follows(case):
+    follows(*case)
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: f"{case[1]}: {case[0]}")
+def test_what_does_not_follow(case):
+    with pytest.raises(CheckError):
+        follows(*case)
+
+
+def test_roots_and_quotients_must_exist_before_they_are_used():
+    with pytest.raises(CheckError, match="0 <= x"):
+        require_consequence(least(0, x), [least(0, sympy.sqrt(x))])
+    with pytest.raises(CheckError, match="by which is divided"):
+        require_consequence(equal(y / y, y / y + 0 * x + 1 / x - 1 / x + sympy.Pow(x - y, -1)), [])
+
+
+# ---- whole proofs -----------------------------------------------------------------------------------------------
+
+
+def proof_of(*steps, hypotheses=(), conclusions=("end",), **fields):
+    spaces = {**dict.fromkeys((A, B, C), ("n", "n")), **dict.fromkeys((u, v), ("1", "n"))}
+    return Proof(
+        "P", "", "", Reference("fimtheory"), hypotheses, steps, conclusions, lambda seed: [(0.0, 0.0)],
+        **{"spaces": spaces, "unit": (u,), **fields},
+    )  # fmt: skip
+
+
+UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "proof"),
+    [
+        ("assumes something of an arbitrary", proof_of(
+            Step("end", least(Norm(A), 1), "supremum", ("small",)),
+            hypotheses=(UNIT, Hypothesis("small", least(Norm(A * u), 1), "")))),
+        ("still speaks of u", proof_of(
+            Step("end", least(Norm(A), Norm(B * u)), "supremum", ("small",)),
+            hypotheses=(Hypothesis("small", least(Norm(A * u), Norm(B * u)), "", definition=True),))),
+        ("still speaks of X", proof_of(
+            Step("end", least(0, X**2), "arithmetic"), labels={X: ("y", X)})),
+        ("not used", proof_of(
+            Step("end", least(Norm(1), 1), "unit identity"), hypotheses=(Hypothesis("more", least(x, 1), ""),))),
+        ("no hypothesis and no earlier step", proof_of(
+            Step("end", least(0, 1), "arithmetic", ("later",)), Step("later", least(0, 1), "arithmetic"))),
+        ("no hypothesis and no earlier step", proof_of(Step("end", least(1, 0), "arithmetic", ("end",)))),
+        ("the name of two things", proof_of(
+            Step("end", least(0, 1), "arithmetic"), Step("end", least(0, 2), "arithmetic"))),
+        ("there is no rule", proof_of(Step("end", least(1, 0), "magic"))),
+        ("nothing is concluded", proof_of(Step("end", least(0, 1), "arithmetic"), conclusions=())),
+        ("is not a step", proof_of(Step("end", least(0, 1), "arithmetic"), conclusions=("unit",), hypotheses=(UNIT,))),
+        ("is not a number", proof_of(Step("end", equal(Form(A * u), Form(A * u)), "expansion"))),
+        ("has none", proof_of(Step("end", least(0, Trace(u)), "arithmetic"))),
+        ("starts from", proof_of(Step("end", least(Norm(u * A), Norm(u) * Norm(A)), "submultiplicative"))),
+        ("between the same spaces", proof_of(Step("end", least(Norm(A + u), Norm(A) + Norm(u)), "triangle"))),
+        ("not an operator of this proof", proof_of(Step("end", least(Norm(operator("Q")), 1), "arithmetic"))),
+        ("not a relation of real numbers", proof_of(
+            Step("end", equal(sympy.I, sympy.I), "expansion"))),
+        ("not an equation of operators", proof_of(
+            Step("end", Statement(A, Relates.LE, A), "expansion"))),
+        ("not the symbol of an operator", proof_of(Step("end", least(0, 1), "arithmetic"), spaces={x: ("n", "n")})),
+    ],
+)  # fmt: skip
+def test_proofs_that_do_not_hold(message, proof):
+    with pytest.raises(CheckError, match=message):
+        replay(proof)
+
+
+def test_a_false_theorem_is_found_in_numbers():
+    proof = replace(PROOFS[0], trial=lambda seed: [(2.0, 1.0)])
+    with pytest.raises(CheckError, match="case 0"):
+        try_in_numbers(proof)
+    with pytest.raises(CheckError, match="pairs"):
+        try_in_numbers(replace(proof, trial=lambda seed: []))
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "PROOF = 3", "import nowhere"])
+def test_files_that_hold_no_theorem(text, tmp_path):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(FormatError, match=r"bad\.py"):
+        load_theorem(tmp_path / "bad.py")
+    with pytest.raises(FormatError, match="no such file"):
+        load_theorem(tmp_path / "none.py")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="no theorem"):
+        theorem_files(tmp_path / "empty")
+
+
+# ---- mutations --------------------------------------------------------------------------------------------------
+
+
+def mutated(proof, rng):
+    """Change one thing in the steps of a proof."""
+    steps = list(proof.steps)
+    k = rng.randrange(len(steps))
+    step = steps[k]
+    kind = rng.choice(["number", "exponent", "sign", "side", "premise", "rule", "relation", "order", "drop", "symbol"])
+    if kind == "drop":
+        del steps[k]
+    elif kind == "order":
+        j = rng.randrange(len(steps))
+        steps[k], steps[j] = steps[j], steps[k]
+    elif kind == "rule":
+        steps[k] = replace(step, rule=rng.choice(list(RULES)))
+    elif kind == "relation":
+        other = Relates.EQ if step.claim.relation is Relates.LE else Relates.LE
+        steps[k] = replace(step, claim=replace(step.claim, relation=other))
+    elif kind == "premise":
+        names = [each.name for each in (*proof.hypotheses, *steps)]
+        premises = list(step.premises)
+        if premises and rng.random() < 0.5:
+            del premises[rng.randrange(len(premises))]
+        elif premises:
+            premises[rng.randrange(len(premises))] = rng.choice(names)
+        else:
+            premises.append(rng.choice(names))
+        steps[k] = replace(step, premises=tuple(premises))
+    else:
+        steps[k] = replace(step, claim=changed(step.claim, kind, rng))
+    return replace(proof, steps=tuple(steps))
+
+
+def changed(claim, kind, rng):
+    left, right = claim.left, claim.right
+    if kind == "side":
+        return replace(claim, left=right, right=left)
+    which = rng.choice(["left", "right"])
+    side = getattr(claim, which)
+    parts = list(sympy.preorder_traversal(side))
+    part = rng.choice(parts)
+    if kind == "sign":
+        return replace(claim, **{which: -side})
+    if kind == "number":
+        factor = rng.choice([2, 3, sympy.Rational(1, 2), sympy.Rational(9, 10)])
+        new = side * factor if rng.random() < 0.5 else side + factor - 1
+    elif kind == "exponent":
+        powers = [p for p in parts if isinstance(p, sympy.Pow) and p.is_commutative] or [part]
+        part = rng.choice(powers)
+        if not part.is_commutative or not isinstance(part, sympy.Expr):
+            return claim
+        new = side.xreplace({part: part ** rng.choice([2, sympy.Rational(1, 2)])})
+    else:
+        symbols = sorted((claim.left.free_symbols | claim.right.free_symbols), key=str)
+        one, other = rng.choice(symbols or [x]), rng.choice(symbols or [x])
+        new = side.subs({one: other, other: one}, simultaneous=True)
+    return replace(claim, **{which: new})
+
+
+def conclusions(proof):
+    found = {step.name: step.claim for step in proof.steps}
+    return [found[name] for name in proof.conclusions]
+
+
+def still_valid(mutant, honest):
+    """Whether each conclusion of the mutant follows from those of the proof, which hold, by arithmetic."""
+    try:
+        for claim in conclusions(mutant):
+            require_consequence(claim, conclusions(honest))
+    except CheckError:
+        return False
+    return True
+
+
+def survivors(proof, count, seed):
+    rng, accepted, tried = random.Random(f"{proof.name} {seed}"), [], 0
+    while tried < count:
+        mutant = mutated(proof, rng)
+        if mutant.steps == proof.steps:
+            continue
+        tried += 1
+        try:
+            replay(mutant)
+        except CheckError:
+            continue
+        if conclusions(mutant) != conclusions(proof):
+            accepted.append(mutant)
+    return accepted
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.name)
+def test_mutants_that_conclude_something_else_are_refused_or_follow(proof):
+    for mutant in survivors(proof, 40, 0):
+        assert still_valid(mutant, proof), conclusions(mutant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.name)
+def test_a_thousand_mutants_of_each_proof(proof, record_property):
+    found = survivors(proof, 1000, 1)
+    for mutant in found:
+        assert still_valid(mutant, proof), conclusions(mutant)
+    print(f"{proof.name}: {len(found)} of 1,000 mutants conclude something else and follow from the theorem")
