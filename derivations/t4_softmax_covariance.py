@@ -19,13 +19,14 @@ def trial(seed: int) -> list[tuple[float, float]]:
     generator = torch.Generator().manual_seed(seed)
     p = (torch.randn(2 + seed % 7, generator=generator, dtype=torch.float64) * 10 ** (seed % 4 - 2)).softmax(0)
     first, second = p.sort(descending=True).values[:2].tolist()
-    return [(float(torch.linalg.eigvalsh(p.diag() - p.outer(p))[-1]), first * (1 - first + second))]
+    norm = float(torch.linalg.eigvalsh(p.diag() - p.outer(p))[-1])
+    return [(norm, first * (1 - first + second)), (norm, 0.5)]
 
 
 PROOF = Proof(
     name="T4",
     title="Softmax covariance",
-    words="||diag(p) - p p^T|| <= p_1 (1 - p_1 + p_2), where p_1 >= p_2 are the two largest probabilities.",
+    words="||diag(p) - p p^T|| <= p_1 (1 - p_1 + p_2), p_1 >= p_2 the two largest probabilities; so at most 1/2.",
     reference=Reference("fimtheory", "theory, T4"),
     spaces={S: ("K", "K"), v: ("1", "K")},
     labels={symbol: ("other label", symbol) for symbol in (P, V, Z)},
@@ -64,7 +65,8 @@ PROOF = Proof(
              ("split", "others", "complete", "simplex")),
         Step("along", least(form, bound), "arithmetic", ("scaled", "length", "unit")),
         Step("theorem", least(Top(S), bound), "supremum", ("along",)),
+        Step("half", least(Top(S), sympy.Rational(1, 2)), "arithmetic", ("theorem", "simplex")),
     ),
-    conclusions=("theorem",),
+    conclusions=("theorem", "half"),
     trial=trial,
 )  # fmt: skip

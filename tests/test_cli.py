@@ -273,12 +273,9 @@ def test_theorems_in_python_files(tmp_path):
     assert [entry["target"] for entry in found] == [str(path) for path in sorted(derivations.glob("*.py"))]
     assert all(entry["holds"] for entry in found)
 
-    shown = run("derive", derivations / "t5_head.py").stdout
-    assert shown.startswith("Theorem T5 (Linear head)")
-    assert "lam(x) <=" in run("derive", derivations / "vgg.py").stdout
-    for wrong in (("derive", derivations / "t5_head.py", "--json"), ("derive", derivations / "vgg.py", "--classes", 3)):
-        refused = run(*wrong)
-        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
+    assert run("derive", derivations / "t5_head.py").stdout.startswith("Theorem T5 (Linear head)")
+    refused = run("derive", derivations / "vgg.py", "--classes", 3)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
 
     false = (derivations / "c2_sum.py").read_text().replace("1 + Norm(A))", "Norm(A))")
     (tmp_path / "false.py").write_text(false)

@@ -8,12 +8,13 @@ from typing import Any
 
 import sympy
 
-from fimtheory.errors import CheckError
+from fimtheory.balls import evaluated
+from fimtheory.errors import CheckError, SymbolicSizeError
 from fimtheory.proofs.arithmetic import require_consequence
 from fimtheory.proofs.proof import Proof, Relates, Statement
 from fimtheory.proofs.terms import REALS, Expect, Form, Norm, Stack, Top, Trace, normal_form, space_of
 
-__all__ = ["RULES", "SUPREMA"]
+__all__ = ["RULES", "variable"]
 
 Premises = Sequence[Statement]
 _T = sympy.transpose
@@ -31,7 +32,7 @@ def expansion(claim: Statement, premises: Premises, proof: Proof) -> None:
     squared norm of a vector v is the form ``v^T v``.
     """
     _want(claim, Relates.EQ)
-    difference = normal_form(claim.left - claim.right, proof.labels)
+    difference = _expanded(claim.left - claim.right, proof)
     for premise in premises:
         _want(premise, Relates.EQ)
         difference = difference.subs(premise.left, premise.right)
@@ -188,6 +189,58 @@ def supremum(claim: Statement, premises: Premises, proof: Proof) -> None:
     raise CheckError(f"{claim} is not the supremum of {premise} over unit vectors")
 
 
+def peak(claim: Statement, premises: Premises, proof: Proof) -> None:
+    """From ``0 <= (a - x) f'(x)`` for every x, ``f(x) <= f(a)``: f rises up to a and falls from there on.
+
+    x ranges over the reals, the nonnegative or the positive numbers, as its symbol says, and a is one of them.  f is
+    made of rational functions with positive denominators, exp and erf, so it is differentiable there.
+    """
+    (premise,) = _some(premises, 1)
+    _want(claim, Relates.LE)
+    _want(premise, Relates.LE)
+    x, a = variable(claim), claim.right.free_symbols - claim.left.free_symbols
+    (top,) = a if len(a) == 1 else (None,)
+    if top is None or claim.left.subs(x, top) != claim.right:
+        raise CheckError(f"the right side of {claim} is not the left one at another point")
+    declared = {name for name in ("nonnegative", "positive") if getattr(x, f"is_{name}")}
+    if not all(getattr(top, f"is_{name}") for name in (*declared, "real")):
+        raise CheckError(f"{top} need not be in the range of {x}")
+    if x.is_integer or not _smooth(claim.left):
+        raise CheckError(f"{claim.left} is not known to be differentiable in {x}")
+    if premise.left != 0 or sympy.expand(premise.right - (top - x) * sympy.diff(claim.left, x)) != 0:
+        raise CheckError(f"{premise} does not say that the derivative of {claim.left} changes sign at {top}")
+
+
+def variable(claim: Statement) -> Any:
+    """The symbol that the left side of a claim speaks of and the right side does not."""
+    found = claim.left.free_symbols - claim.right.free_symbols
+    if len(found) != 1:
+        raise CheckError(f"{claim} is not about one variable on its left side")
+    return found.pop()
+
+
+def _smooth(expression: Any) -> bool:
+    if isinstance(expression, sympy.Pow):
+        base, exponent = expression.args
+        known = exponent.is_Rational and (base.is_positive or (exponent.is_Integer and exponent > 0))
+        return bool(known) and _smooth(base)
+    if isinstance(expression, sympy.Add | sympy.Mul | sympy.exp | sympy.erf):
+        return all(_smooth(part) for part in expression.args)
+    return isinstance(expression, sympy.Symbol) or expression.is_number
+
+
+def numbers(claim: Statement, premises: Premises, proof: Proof) -> None:
+    """``a <= b`` of two constants, by ball arithmetic with outward rounding."""
+    _some(premises, 0)
+    _want(claim, Relates.LE)
+    try:
+        difference = evaluated(claim.right - claim.left, {})
+    except SymbolicSizeError:
+        raise CheckError(f"{claim} is not about two constants") from None
+    if not difference >= 0:
+        raise CheckError(f"{claim} does not hold for every number in the balls of its sides")
+
+
 def trace_of_semidefinite(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``sup u^T A^T A u <= tr A^T A``: the largest eigenvalue is at most the sum of all, where none is negative."""
     _some(premises, 0)
@@ -239,20 +292,22 @@ def _same(one: sympy.Expr, other: sympy.Expr) -> bool:
     return sympy.expand(one - other) == 0
 
 
-def _vanishes(number: sympy.Expr, proof: Proof) -> bool:
-    def square(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
-        return Form(_T(base.of) * base.of) ** (exponent / 2)  # pyright: ignore
+def _vanishes(number: Any, proof: Proof) -> bool:
+    return _expanded(number, proof) == 0
 
-    def is_square(base: sympy.Expr, exponent: sympy.Expr) -> bool:
-        if not isinstance(base, Norm) or not exponent.is_even:
-            return False
-        space = space_of(base.of, proof.spaces)
-        return space is not None and space[0] == REALS
 
-    vectors = number.replace(
-        lambda e: isinstance(e, sympy.Pow) and is_square(e.base, e.exp), lambda e: square(e.base, e.exp)
+def _expanded(number: Any, proof: Proof) -> Any:
+    """The normal form of a number, in which squared norms of vectors are forms."""
+    squares = number.replace(
+        lambda e: isinstance(e, sympy.Pow) and isinstance(e.base, Norm) and e.exp.is_even and _is_vector(e.base, proof),
+        lambda e: Form(_T(e.base.of) * e.base.of) ** (e.exp / 2),
     )
-    return normal_form(vectors, proof.labels) == 0
+    return normal_form(squares, proof.spaces, proof.labels)
+
+
+def _is_vector(norm: Norm, proof: Proof) -> bool:
+    space = space_of(norm.of, proof.spaces)
+    return space is not None and space[0] == REALS
 
 
 RULES: dict[str, Callable[[Statement, Premises, Proof], None]] = {
@@ -260,10 +315,7 @@ RULES: dict[str, Callable[[Statement, Premises, Proof], None]] = {
     for function in (
         arithmetic, expansion, replacement, instance, mean_of_nonnegative, mean_of_constant, triangle,
         submultiplicative, cauchy_schwarz, transposition, gram, scaling, unit_identity, stacking, rayleigh, supremum,
-        trace_of_semidefinite,
+        trace_of_semidefinite, peak, numbers,
     )
 }  # fmt: skip
 """The rules by the names that steps carry."""
-
-SUPREMA = frozenset({"supremum"})
-"""Rules that hold for every unit vector what was shown of an arbitrary one."""

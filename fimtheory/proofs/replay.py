@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import sympy
 
 from fimtheory.errors import CheckError
-from fimtheory.proofs.inference import RULES, SUPREMA
+from fimtheory.proofs.inference import RULES, variable
 from fimtheory.proofs.proof import Hypothesis, Proof, Relates, Statement, Step
 from fimtheory.proofs.terms import REALS, Form, Norm, Stack, Top, Trace, free_of_means, space_of
 
@@ -44,8 +44,10 @@ def replay(proof: Proof) -> None:
             rule(step.claim, [known[name] for name in step.premises], proof)
         except CheckError as error:
             raise CheckError(f"{where} ({step.rule}): {error}") from None
-        if step.rule in SUPREMA:
+        if step.rule == "supremum":
             used = _generalised(step, used, proof, where)
+        if step.rule == "peak":
+            _require_unbound(variable(step.claim), used, where)
         _introduce(known, proof, step.name, step.claim)
         rests_on[step.name] = used
     if not proof.conclusions:
@@ -105,6 +107,12 @@ def _generalised(step: Step, used: frozenset[Hypothesis], proof: Proof, where: s
             raise CheckError(f"{where}: {hypothesis.name} assumes something of an arbitrary unit vector")
         kept.add(hypothesis)
     return frozenset(kept)
+
+
+def _require_unbound(symbol: sympy.Expr, used: frozenset[Hypothesis], where: str) -> None:
+    for hypothesis in used:
+        if _mentions(hypothesis.statement, (symbol,)):
+            raise CheckError(f"{where}: {hypothesis.name} assumes something of {symbol}")
 
 
 def _require_free_of(

@@ -19,6 +19,7 @@ __all__ = [
     "REALS",
     "Expect",
     "Form",
+    "Labels",
     "Norm",
     "Spaces",
     "Stack",
@@ -35,6 +36,8 @@ REALS = "1"
 
 Spaces = Mapping[sympy.Expr, tuple[str, str]]
 """Source and target of every operator symbol."""
+Labels = Mapping[sympy.Expr, tuple[str, sympy.Expr]]
+"""The label of every random number, and the number it is a copy of."""
 
 
 class _Number(sympy.Expr):
@@ -157,28 +160,37 @@ def _composed(parts: list[tuple[str, str] | None], expression: sympy.Expr) -> tu
     return (known[-1][0], known[0][1]) if known else None
 
 
-def normal_form(number: Any, labels: Mapping[sympy.Expr, tuple[str, sympy.Expr]]) -> sympy.Expr:
-    """Expand a number: forms into forms of words, squared norms of vectors excepted, means into moments.
+def normal_form(number: Any, spaces: Spaces, labels: Labels) -> sympy.Expr:
+    """Expand a number: forms into forms of words that do not pass through the reals, means into moments.
 
     A mean is linear, and that of a product of functions of independent labels the product of their means; ``labels``
     tells the label of each random number and the one it is a copy of.
     """
     return sympy.expand(
-        number.replace(Form, lambda of: _forms(of)).replace(Expect, lambda of: _moments(of, labels))  # pyright: ignore
+        number.replace(Form, lambda of: _forms(of, spaces)).replace(Expect, lambda of: _moments(of, labels))  # pyright: ignore
     )
 
 
-def _forms(of: sympy.Expr) -> sympy.Expr:
+def _forms(of: sympy.Expr, spaces: Spaces) -> sympy.Expr:
     total = sympy.Integer(0)
     for term in sympy.Add.make_args(sympy.expand(of)):
-        coefficient, word = term.as_independent(*_letters(term), as_Add=False)
-        turned = sympy.transpose(word)
-        total += coefficient * Form(min(word, turned, key=sympy.default_sort_key))
+        product, word = sympy.Integer(1), sympy.Integer(1)
+        for factor in sympy.Mul.make_args(term):
+            if factor.is_commutative:
+                product *= factor
+                continue
+            word *= factor
+            space = space_of(factor, spaces)
+            if space is not None and space[0] == REALS:  # what follows ends in the reals, and so is a number too
+                product *= Form(_turned(word))
+                word = sympy.Integer(1)
+        total += product if word == 1 else product * Form(_turned(word))
     return total
 
 
-def _letters(term: sympy.Expr) -> list[sympy.Expr]:
-    return [factor for factor in sympy.Mul.make_args(term) if not factor.is_commutative]
+def _turned(word: Any) -> Any:
+    """The same for a word and its transpose, which are one number."""
+    return min(word, sympy.transpose(word), key=sympy.default_sort_key)
 
 
 def free_of_means(expression: sympy.Expr) -> set[sympy.Basic]:
@@ -186,7 +198,7 @@ def free_of_means(expression: sympy.Expr) -> set[sympy.Basic]:
     return expression.replace(Expect, lambda of: sympy.Integer(0)).free_symbols  # pyright: ignore
 
 
-def _moments(of: sympy.Expr, labels: Mapping[sympy.Expr, tuple[str, sympy.Expr]]) -> sympy.Expr:
+def _moments(of: sympy.Expr, labels: Labels) -> sympy.Expr:
     total = sympy.Integer(0)
     for term in sympy.Add.make_args(sympy.expand(of)):
         groups: dict[str, sympy.Expr] = {}
