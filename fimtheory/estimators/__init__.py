@@ -14,6 +14,7 @@ from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
 from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayleigh
 from fimtheory.estimators.power import power
+from fimtheory.estimators.probabilities import note_on_probabilities
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
 from fimtheory.estimators.sketch import sketch
 from fimtheory.estimators.spectra import Spectrum, spectrum
@@ -130,10 +131,10 @@ def estimate(
     _check_options(method, tol=tol, level=level, classes=classes, probes=probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
-    note = ""
+    notes = [note_on_probabilities(operator.logits)]
     if method == "auto":
         method = cheapest(operator, level)
-        note = f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes"
+        notes.append(f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes")
     drawn = 100 if probes is None else probes
     if method == "exact":
         pair = exact(operator)
@@ -152,10 +153,10 @@ def estimate(
     else:
         pair = paper_hutchinson(operator, probes=drawn, seed=seed)
     if method == "truncated" and pair.method == "exact":
-        note = f"exact was taken: leaving classes out saves nothing at these probabilities for K = {operator.K}"
+        notes.append(f"exact was taken: leaving classes out saves nothing at these probabilities for K = {operator.K}")
     if "probes" in _OPTIONS[method] and drawn >= operator.K - 1:
-        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
-    seconds = time.perf_counter() - began
+        notes.append(f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}")
+    seconds, note = time.perf_counter() - began, "; ".join(filter(None, notes))
     return Estimate.from_finding(
         pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds, note=note
     )

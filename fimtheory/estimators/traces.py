@@ -11,6 +11,7 @@ from fimtheory.claims import Status
 from fimtheory.errors import DataError
 from fimtheory.estimators.hutch_plus_plus import hutch_plus_plus
 from fimtheory.estimators.hutchinson import hutchinson
+from fimtheory.estimators.probabilities import note_on_probabilities
 from fimtheory.estimators.probes import require_level, require_probes
 from fimtheory.estimators.result import Estimate, Finding
 from fimtheory.estimators.start import null_vector
@@ -104,9 +105,10 @@ def trace(
     _check_options(method, probes, level)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
-    note = ""
+    notes = [note_on_probabilities(operator.logits)]
     if method == "auto":
-        method, note = _cheaper(operator, probes)
+        method, counted = _cheaper(operator, probes)
+        notes.append(counted)
     probes, level = 100 if probes is None else probes, 0.95 if level is None else level
     if method == "exact":
         finding = exact_trace(operator)
@@ -117,8 +119,8 @@ def trace(
     else:
         finding = xtrace(operator, probes=probes, seed=seed)
     if method != "exact" and probes >= operator.K - 1:
-        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
-    seconds = time.perf_counter() - began
+        notes.append(f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}")
+    seconds, note = time.perf_counter() - began, "; ".join(filter(None, notes))
     dtype, evaluations = operator.logits.dtype, operator.evaluations
     return Estimate.from_finding(finding, operator.exponent, dtype, evaluations, seconds, quantity="trace", note=note)
 
