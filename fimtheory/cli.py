@@ -1,8 +1,8 @@
 """The command line: ``fimtheory derive | bound | estimate | blackbox | directions | verify | radius | report | ...``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
-of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
-stderr where that is a terminal.
+of fimtheory itself (with a traceback), 130 interrupted.  With ``--json`` stdout is exactly one JSON object.  Progress
+bars are drawn on stderr where that is a terminal.
 """
 
 from __future__ import annotations

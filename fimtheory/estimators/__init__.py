@@ -9,9 +9,9 @@ import time
 
 from torch import Tensor, nn
 
-from fimtheory.errors import DataError
 from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
+from fimtheory.estimators.options import check_options
 from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayleigh
 from fimtheory.estimators.power import power
 from fimtheory.estimators.probabilities import note_on_probabilities
@@ -128,7 +128,7 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol=tol, level=level, classes=classes, probes=probes)
+    check_options(_OPTIONS, method, tol=tol, level=level, classes=classes, probes=probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     notes = [note_on_probabilities(operator.logits)]
@@ -174,16 +174,3 @@ _OPTIONS = {
     "paper-hutchinson": ("probes",),
 }
 """The methods, and the options that each takes."""
-
-
-def _check_options(method: str, **options: float | None) -> None:
-    if method not in _OPTIONS:
-        raise DataError(f"method is {method!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name not in _OPTIONS[method]:
-            takers = " or ".join(repr(other) for other, taken in _OPTIONS.items() if name in taken)
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {takers}")
-        if name in ("tol", "level") and not 0 < value < 1:
-            raise DataError(f"{name} is {value}: expected a number between 0 and 1")

@@ -16,10 +16,8 @@ def note_on_probabilities(logits: Tensor) -> str:
 
     Examples
     --------
-    >>> note_on_probabilities(torch.tensor([[0.5, 1.5]]))
-    ''
-    >>> note_on_probabilities(torch.tensor([[0.25, 0.75]]))[:45]
-    'the outputs of the model are probabilities (al'
+    >>> [bool(note_on_probabilities(torch.tensor([row]))) for row in ([0.25, 0.75], [0.25, 1.75])]
+    [True, False]
     """
     within = ((logits >= 0) & (logits <= 1)).all()
     off = (logits.double().sum(1) - 1).abs().amax()

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fimtheory.claims import Status
-from fimtheory.errors import DataError
 from fimtheory.estimators.hutch_plus_plus import hutch_plus_plus
 from fimtheory.estimators.hutchinson import hutchinson
+from fimtheory.estimators.options import check_options
 from fimtheory.estimators.probabilities import note_on_probabilities
-from fimtheory.estimators.probes import require_level, require_probes
 from fimtheory.estimators.result import Estimate, Finding
 from fimtheory.estimators.start import null_vector
 from fimtheory.estimators.xtrace import xtrace
@@ -102,7 +101,7 @@ def trace(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, probes, level)
+    check_options(_OPTIONS, method, probes=probes, level=level)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     notes = [note_on_probabilities(operator.logits)]
@@ -132,14 +131,11 @@ def _cheaper(operator: FisherOperator, probes: int | None) -> tuple[str, str]:
     return "exact" if others <= 2 * randomised else "hutch++", counted
 
 
-def _check_options(method: str, probes: int | None, level: float | None) -> None:
-    if method not in ("auto", "exact", "hutchinson", "hutch++", "xtrace"):
-        raise DataError(f"method is {method!r}: expected 'auto', 'exact', 'hutchinson', 'hutch++' or 'xtrace'")
-    if level is not None:
-        require_level(level)
-    if probes is not None:
-        require_probes(probes, 1, "a trace estimate")
-    if method == "exact" and probes is not None:
-        raise DataError("method 'exact' has no probes: leave them out, or use the method 'hutch++'")
-    if method in ("exact", "xtrace") and level is not None:
-        raise DataError(f"method {method!r} has no level: leave it out, or use the method 'hutch++'")
+_OPTIONS = {
+    "auto": ("probes", "level"),
+    "exact": (),
+    "hutchinson": ("probes", "level"),
+    "hutch++": ("probes", "level"),
+    "xtrace": ("probes",),
+}
+"""The methods, and the options that each takes."""
