@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fimtheory.command_options import AsJson, FewInputs, InputShape, ModelOutput, Seed
+from fimtheory.command_output import ERR, OUT, SOURCE_INDEX, print_json, tell
 from fimtheory.decimals import significant
 from fimtheory.errors import DataError
 from fimtheory.targets import parse_shape
 
 if TYPE_CHECKING:
     from fimtheory.blackbox import BlackBoxEstimate
+    from fimtheory.data import Data
 
 __all__ = ["blackbox"]
 
@@ -52,24 +51,39 @@ def blackbox(
     from fimtheory.blackbox.named import named_query
     from fimtheory.data import load_data
 
-    console = Console(stderr=True)
     query, own_shape = named_query(source, output=model_output, timeout=timeout)
     shape = parse_shape(input_shape) or own_shape or _SHAPES.get(data.partition(":")[0])
     if shape is None:
         raise DataError(f"{source}: give the shape of its inputs, such as --input 3,32,32")
     inputs = load_data(data, shape, n, seed, at_most=64)
-    found = estimate_black_box(
-        query, inputs.inputs.double().numpy(), outputs="logits" if logits else "probabilities", queries=queries,
-        level=level, seed=seed, batch=batch, step=step, timeout=timeout, checkpoint=checkpoint,
-        progress=console.is_terminal,
-    )  # fmt: skip
+    try:
+        found = estimate_black_box(
+            query, inputs.inputs.double().numpy(), outputs="logits" if logits else "probabilities", queries=queries,
+            level=level, seed=seed, batch=batch, step=step, timeout=timeout, checkpoint=checkpoint,
+            progress=ERR.is_terminal,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        tell(f"interrupted; {_kept(checkpoint)}")
+        raise typer.Exit(130) from None
+    if found.reused:
+        tell(f"{found.reused} of {found.queries} answers were reused from {checkpoint}, the others asked now")
     if as_json:
-        sys.stdout.write(json.dumps(_json(source, inputs.description, seed, found), indent=2, allow_nan=False) + "\n")
+        print_json(_json(source, inputs, seed, found))
     else:
-        Console().print(_table(source, inputs.description, seed, found))
+        OUT.print(_table(source, inputs, found))
+        OUT.print("\n".join(_lines(inputs, seed, found)), markup=False, highlight=False)
 
 
-def _json(source: str, data: str, seed: int, found: BlackBoxEstimate) -> dict[str, Any]:
+def _kept(checkpoint: Path | None) -> str:
+    """Return what is left of a run that was interrupted."""
+    if checkpoint is None:
+        return "no answers are kept: give --checkpoint FILE.npz to keep those of a run"
+    if not checkpoint.exists():
+        return "there was no answer yet"
+    return f"the answers so far are kept in {checkpoint}, and the same command goes on from there"
+
+
+def _json(source: str, data: Data, seed: int, found: BlackBoxEstimate) -> dict[str, Any]:
     """Return what ``--json`` prints; an absent upper limit is null."""
 
     def numbers(values: Any) -> list[float | None]:
@@ -77,8 +91,9 @@ def _json(source: str, data: str, seed: int, found: BlackBoxEstimate) -> dict[st
 
     return {
         "source": source,
-        "data": data,
+        "data": data.description,
         "seed": seed,
+        "source_index": None if data.indices is None else data.indices.tolist(),
         "lam": numbers(found.lam),
         "log10": numbers(found.log10_lam),
         "lower": numbers(found.lower),
@@ -87,6 +102,7 @@ def _json(source: str, data: str, seed: int, found: BlackBoxEstimate) -> dict[st
         "method": found.method,
         "status": found.status.value,
         "queries": found.queries,
+        "reused": found.reused,
         "seconds": found.seconds,
         "probes": found.probes,
         "step": numbers(found.step),
@@ -98,24 +114,28 @@ def _json(source: str, data: str, seed: int, found: BlackBoxEstimate) -> dict[st
     }
 
 
-def _table(source: str, data: str, seed: int, found: BlackBoxEstimate) -> Table:
+def _table(source: str, data: Data, found: BlackBoxEstimate) -> Table:
     """Return lam of the first inputs with its limits, rounded outwards."""
-    table = Table(title=Text(f"{source}: lam"), title_justify="left", caption_justify="left")
-    for name in ("input", "lower", "lam", "upper"):
+    table = Table(title=Text(f"{source}: lam"), title_justify="left")
+    for name in ("input", *(["source index"] if data.indices is not None else []), "lower", "lam", "upper"):
         table.add_column(name, justify="right", no_wrap=True)
     values = [(found.lower, found.log10_lower), (found.lam, found.log10_lam), (found.upper, found.log10_upper)]
     for index in range(min(len(found.lam), _MOST_INPUTS)):
         cells = [
             significant(value[index].item(), log10[index].item(), up=value is found.upper) for value, log10 in values
         ]
-        table.add_row(str(index), *cells)
+        table.add_row(str(index), *([str(data.indices[index].item())] if data.indices is not None else []), *cells)
+    return table
+
+
+def _lines(data: Data, seed: int, found: BlackBoxEstimate) -> list[str]:
+    """Return what to know of the table: below it, as its columns are too narrow for sentences."""
     more = len(found.lam) - _MOST_INPUTS
-    lines = [f"{more} more inputs with --json."] if more > 0 else []
-    lines += [
-        f"Data: {data} (seed {seed}).",
+    return [
+        *([f"{more} more inputs with --json."] if more > 0 else []),
+        *([SOURCE_INDEX] if data.indices is not None else []),
+        f"Data: {data.description} (seed {seed}).",
         f"Method: {found.method}; {found.status} at level {found.level}; {found.queries} queries in "
         f"{found.seconds:.1f} s; answers in {found.number_format}.",
         found.note,
     ]
-    table.caption = Text("\n".join(lines))
-    return table

@@ -1,22 +1,20 @@
 """The command line: ``fimtheory derive | bound | estimate | blackbox | directions | verify | radius | report | ...``.
 
 Exit status: 0 the claim holds, 1 a bound was violated or a check failed, 2 bad input (one line on stderr), 3 a fault
-of fimtheory itself (with a traceback).  With ``--json`` stdout is exactly one JSON object.  Progress bars are drawn on
-stderr where that is a terminal.
+of fimtheory itself (with a traceback), 130 interrupted.  With ``--json`` stdout is exactly one JSON object.  Progress
+bars are drawn on stderr where that is a terminal.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from fimtheory import __version__, survey_tables, tables
+from fimtheory import __version__, tables
 from fimtheory.black_box_command import blackbox
 from fimtheory.command_options import (
     Arguments,
@@ -36,10 +34,12 @@ from fimtheory.command_options import (
     TokenVariance,
     Weights,
 )  # fmt: skip
+from fimtheory.command_output import ERR, OUT, print_json, tell
 from fimtheory.derive import baseline as derive_baseline
 from fimtheory.derive import derive as derive_bound
 from fimtheory.directions_command import directions
 from fimtheory.errors import CheckError, DataError, FimTheoryError
+from fimtheory.estimate_command import estimate
 from fimtheory.files import require_json_path
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
@@ -56,17 +56,12 @@ app = typer.Typer(
 )
 app.command()(blackbox)
 app.command()(directions)
-_out = Console()
-_err = Console(stderr=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+app.command()(estimate)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        _out.print(f"fimtheory {__version__}", highlight=False)
+        OUT.print(f"fimtheory {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -110,9 +105,9 @@ def derive(
     if save is not None:
         derivation.save(save)
     if as_json:
-        _print_json(derivation_to_json(derivation))
+        print_json(derivation_to_json(derivation))
     else:
-        _out.print(str(derivation), markup=False, highlight=False, soft_wrap=True)
+        OUT.print(str(derivation), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -155,15 +150,15 @@ def bound(
         return
     derivation = derive_bound(made.graph, token_variance=token_variance)
     check_derivation(derivation)
-    found = evaluate(derivation, model, input_bound=input_bound, semidefinite=sdp, progress=_err.is_terminal)
-    usual = evaluate(derive_baseline(made.graph), model, input_bound=input_bound, progress=_err.is_terminal)
+    found = evaluate(derivation, model, input_bound=input_bound, semidefinite=sdp, progress=ERR.is_terminal)
+    usual = evaluate(derive_baseline(made.graph), model, input_bound=input_bound, progress=ERR.is_terminal)
     if as_json:
-        _print_json(tables.bound_json(made.name, derivation, found, usual))
+        print_json(tables.bound_json(made.name, derivation, found, usual))
     else:
-        _out.print(tables.step_table(made.name, found))
+        OUT.print(tables.step_table(made.name, found))
         if ladder:
-            _out.print(tables.ladder_table(made.name, found, usual))
-        _out.print(tables.bound_table(found, usual, derivation))
+            OUT.print(tables.ladder_table(made.name, found, usual))
+        OUT.print(tables.bound_table(found, usual, derivation))
 
 
 def _require_local_options(
@@ -187,67 +182,15 @@ def _bound_around(
     from fimtheory.local import local_bound
     from fimtheory.surveys import placed, survey
 
-    inputs = _inputs(made, around, n, seed, at_most=64)
+    inputs = made.inputs(around, n, seed, at_most=64)
     data = placed(inputs.inputs, model)
-    found = local_bound(model, data, eps, norm=norm, progress=_err.is_terminal)
+    found = local_bound(model, data, eps, norm=norm, progress=ERR.is_terminal)
     at_centre = survey(model, data, seed=seed)
     if as_json:
-        _print_json(tables.local_json(made.name, inputs.description, seed, found, at_centre))
+        print_json(tables.local_json(made.name, inputs.description, seed, found, at_centre))
     else:
         for table in tables.local_tables(made.name, inputs.description, seed, found, at_centre):
-            _out.print(table)
-
-
-@app.command()
-def estimate(
-    target: TargetName,
-    input_shape: InputShape = None,
-    classes: Classes = None,
-    arg: Arguments = None,
-    model_input: ModelInput = None,
-    model_output: ModelOutput = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    data: DataName = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of inputs, drawn from the data by --seed; by default all.")
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="auto, exact, lanczos, truncated, sketch, power, or the paper's (docs/estimators.md).")
-    ] = "auto",
-    level: Annotated[
-        float | None,
-        typer.Option(
-            help="Confidence of an upper limit, where the values are not exact, and of the summary's intervals."
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Inputs of a batch; by default up to 64, fewer of large ones.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write a table with one row per input to this .csv or .parquet file.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Estimate lam at every input of a dataset."""
-    from fimtheory.surveys import require_table_path, survey
-
-    if out is not None:
-        require_table_path(out)
-    made = resolve(
-        target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
-    )
-    model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed)
-    found = survey(model, inputs, method, batch=batch, level=level, seed=seed, progress=_err.is_terminal)
-    summary = found.summary(0.95 if level is None else level, seed=seed)
-    if out is not None:
-        found.write(out)
-    if as_json:
-        _print_json(survey_tables.estimates_json(made.name, inputs.description, seed, found, summary))
-    else:
-        _out.print(survey_tables.estimates_table(made.name, inputs.description, seed, found, summary, level))
+            OUT.print(table)
 
 
 @app.command()
@@ -276,15 +219,15 @@ def verify(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed, at_most=64)
+    inputs = made.inputs(data, n, seed, at_most=64)
     verdict = verify_model(
         model, inputs, target=made.name, seed=seed, starts=starts, steps=steps,
-        token_variance=token_variance, input_bound=input_bound, progress=_err.is_terminal,
+        token_variance=token_variance, input_bound=input_bound, progress=ERR.is_terminal,
     )  # fmt: skip
     if as_json:
-        _print_json(verdict.to_json())
+        print_json(verdict.to_json())
     else:
-        _out.print(tables.verdict_table(verdict))
+        OUT.print(tables.verdict_table(verdict))
     if not verdict.holds:
         raise typer.Exit(1)
 
@@ -322,25 +265,25 @@ def radius(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
-    inputs = _inputs(made, data, n, seed, at_most=64)
+    inputs = made.inputs(data, n, seed, at_most=64)
     if plot is not None and inputs.labels is None:
         raise DataError(f"--plot needs labels, and {inputs.description} has none; give labelled data, or leave it out")
     if local:
         require_model(model, inputs.inputs)
     derivation = derive_bound(made.graph)
     check_derivation(derivation)
-    found = evaluate(derivation, model, input_bound=input_bound, progress=_err.is_terminal)
+    found = evaluate(derivation, model, input_bound=input_bound, progress=ERR.is_terminal)
     radii = certified_radius(model, placed(inputs.inputs, model), found)
     if local:
-        radii = radii.with_local(local_radius(model, inputs.inputs, progress=_err.is_terminal))
+        radii = radii.with_local(local_radius(model, inputs.inputs, progress=ERR.is_terminal))
     accuracy = None if inputs.labels is None else certified_accuracy(radii, inputs.labels)
     if plot is not None and accuracy is not None:
         plot_accuracy({made.name: accuracy}, plot)
     if as_json:
-        _print_json(tables.radius_json(made.name, inputs.description, seed, found, radii, accuracy))
+        print_json(tables.radius_json(made.name, inputs.description, seed, found, radii, accuracy))
     else:
         for table in tables.radius_tables(made.name, inputs.description, seed, found, radii, accuracy):
-            _out.print(table)
+            OUT.print(table)
 
 
 @app.command()
@@ -385,14 +328,14 @@ def report(
             chapters.append(derive_bound(each.graph, token_variance=token_variance))
             continue
         model = each.model(weights, seed, device)
-        inputs = _inputs(each, data, n, seed, at_most=64)
+        inputs = each.inputs(data, n, seed, at_most=64)
         verdict = verify_model(
             model, inputs, target=each.name, seed=seed, starts=starts, steps=steps,
-            token_variance=token_variance, input_bound=input_bound, progress=_err.is_terminal,
+            token_variance=token_variance, input_bound=input_bound, progress=ERR.is_terminal,
         )  # fmt: skip
         chapters.append(verdict)
     for path in write_report(chapters, out, compile=pdf):
-        _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        OUT.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -423,9 +366,9 @@ def check(
             entry |= {"holds": False, "error": str(error)}
         results.append(entry)
     if as_json:
-        _print_json({"results": results})
+        print_json({"results": results})
     else:
-        _out.print(tables.check_table(results))
+        OUT.print(tables.check_table(results))
     if not all(entry["holds"] for entry in results):
         raise typer.Exit(1)
 
@@ -436,18 +379,18 @@ def rules(as_json: AsJson = False) -> None:
     import fimtheory.forward  # noqa: F401  registers what each layer computes
 
     if as_json:
-        _print_json(tables.rules_json())
+        print_json(tables.rules_json())
     else:
-        _out.print(tables.rules_table())
+        OUT.print(tables.rules_table())
 
 
 @app.command()
 def families(as_json: AsJson = False) -> None:
     """List the targets that need no file."""
     if as_json:
-        _print_json(tables.targets_json())
+        print_json(tables.targets_json())
     else:
-        _out.print(tables.targets_table())
+        OUT.print(tables.targets_table())
 
 
 def _each_file(targets: list[str]) -> list[str]:
@@ -468,14 +411,6 @@ def _saved(target: str) -> Any:
     return None
 
 
-def _inputs(target: Target, data: str | None, n: int | None, seed: int, at_most: int | None = None) -> Any:
-    """Return inputs of the data, in the shape of the target's."""
-    from fimtheory.data import load_data
-
-    shape = tuple(int(size) for size in target.graph.shapes[target.graph.input])
-    return load_data(data or target.default_data, shape, n, seed, at_most=at_most)
-
-
 def main() -> None:
     """Run the command line and exit with its status."""
     try:
@@ -483,7 +418,8 @@ def main() -> None:
     except FimTheoryError as error:
         sys.exit(_fail(str(error)))
     except typer.Abort:
-        sys.exit(_fail("interrupted"))
+        tell("interrupted")
+        sys.exit(130)
     except Exception as error:
         message = getattr(error, "format_message", None)  # of typer's usage errors, whose classes are private
         if message is not None:
@@ -503,5 +439,5 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _fail(message: str) -> int:
     """Print one line on stderr and return the exit status of bad input."""
-    _err.print("fimtheory: " + " ".join(message.split()), style="red", markup=False, highlight=False, soft_wrap=True)
+    tell(message, "red")
     return 2

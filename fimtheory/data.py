@@ -44,11 +44,15 @@ class Data:
         int64 of shape (n,), or None where the source has none.
     description
         One line for reports.
+    indices
+        int64 of shape (n,): where each input stands in the whole source, counted from 0 (all digits, the rows of an
+        array, the images of a folder by folder and name, the records of a file); None where that is unknown.
     """
 
     inputs: Tensor
     labels: Tensor | None
     description: str
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -106,9 +110,9 @@ def load_data(
         raise DataError(f"data {spec!r}: expected one of {SOURCES}")
     found = readers[source]()
     if kept is not None and kept < len(found):
-        chosen = torch.from_numpy(_draw(len(found), kept, seed))
-        labels = None if found.labels is None else found.labels[chosen]
-        found = replace(found, inputs=found.inputs[chosen], labels=labels)
+        chosen = _draw(len(found), kept, seed)
+        labels, indices = (None if each is None else each[chosen] for each in (found.labels, found.indices))
+        found = replace(found, inputs=found.inputs[chosen], labels=labels, indices=indices)
     if n is not None and n > len(found):
         raise DataError(f"data {spec}: {n} inputs asked for, but there are {len(found)}")
     return replace(found, description=f"{len(found)} of {spec}{found.description}")
@@ -134,17 +138,18 @@ def _digits(part: str, shape: tuple[int, ...]) -> Data:
     pixels, classes = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     labels = torch.tensor(classes, dtype=torch.int64)
+    indices = torch.arange(len(images))
     if part:
-        kept = digits_are_tests(len(images)) == (part == "test")
-        images, labels = images[kept], labels[kept]
-    return _fitted(images, shape, "digits", labels)
+        indices = indices[digits_are_tests(len(images)) == (part == "test")]
+    return _fitted(images[indices], shape, "digits", labels[indices], indices)
 
 
 def _random(argument: str, shape: tuple[int, ...], seed: int) -> Data:
     if not argument.isdecimal() or not 1 <= int(argument) <= 10**6:
         raise DataError(f"data 'random:{argument}': expected random:N with N from 1 to 1000000")
     generator = torch.Generator().manual_seed(seed)
-    return Data(torch.rand(int(argument), *shape, generator=generator), None, "")
+    images = torch.rand(int(argument), *shape, generator=generator)
+    return Data(images, None, "", torch.arange(len(images)))
 
 
 def _npz(path: Path, shape: tuple[int, ...]) -> Data:
@@ -173,7 +178,8 @@ def _npz(path: Path, shape: tuple[int, ...]) -> Data:
         converted = inputs.astype(np.float32) / np.float32(255 if inputs.dtype == np.uint8 else 1)
     if not np.isfinite(converted).all():
         raise DataError(f"{path}: inputs hold NaN or infinite values, or values too large for float32")
-    return Data(_some(torch.from_numpy(converted), path), None if labels is None else _labels(labels, inputs, path), "")
+    known = None if labels is None else _labels(labels, inputs, path)
+    return Data(_some(torch.from_numpy(converted), path), known, "", torch.arange(len(inputs)))
 
 
 def _labels(labels: np.ndarray, inputs: np.ndarray, path: Path) -> Tensor:
@@ -201,8 +207,8 @@ def _image_folder(path: Path, shape: tuple[int, ...], n: int | None, seed: int) 
         for file in sorted(folder.iterdir())
         if file.suffix.lower() in _SUFFIXES
     ]
-    if n is not None and n < len(files):
-        files = [files[k] for k in _draw(len(files), n, seed)]
+    indices = _draw(len(files), n, seed)
+    files = [files[k] for k in indices.tolist()]
     images = []
     for file, _ in files:
         try:
@@ -217,7 +223,7 @@ def _image_folder(path: Path, shape: tuple[int, ...], n: int | None, seed: int) 
     if not images:
         raise DataError(f"{path}: no images ({', '.join(_SUFFIXES)}) in it or in its folders")
     labels = torch.tensor([label for _, label in files]) if classes else None
-    return Data(torch.stack(images), labels, f", brought to {_words(shape)}")
+    return Data(torch.stack(images), labels, f", brought to {_words(shape)}", indices)
 
 
 def _cifar10(path: Path, shape: tuple[int, ...], n: int | None, seed: int) -> Data:
@@ -236,12 +242,12 @@ def _cifar10(path: Path, shape: tuple[int, ...], n: int | None, seed: int) -> Da
         records = torch.from_numpy(np.fromfile(file, dtype=np.uint8)).reshape(-1, _CIFAR_RECORD)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    if n is not None and n < len(records):
-        records = records[torch.from_numpy(_draw(len(records), n, seed))]
+    indices = _draw(len(records), n, seed)
+    records = records[indices]
     labels = records[:, 0].long()
     if int(labels.max()) > 9:
         raise DataError(f"{file}: label {int(labels.max())}; expected 0 to 9, so it is damaged or another data set")
-    return _fitted(records[:, 1:].reshape(-1, 3, 32, 32).float() / 255, shape, str(file), labels)
+    return _fitted(records[:, 1:].reshape(-1, 3, 32, 32).float() / 255, shape, str(file), labels, indices)
 
 
 # ---- shapes -----------------------------------------------------------------------------------------------------
@@ -253,12 +259,13 @@ def _image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _fitted(images: Tensor, shape: tuple[int, ...], where: str, labels: Tensor) -> Data:
+def _fitted(images: Tensor, shape: tuple[int, ...], where: str, labels: Tensor, indices: Tensor) -> Data:
     """Return images in another shape, with a description of the change."""
     inputs = _fit(images, shape, where)
     before = tuple(images.shape[1:])
     same = before == shape or (math.prod(before),) == shape
-    return Data(inputs, labels, "" if same else f", brought from {_words(before)} to {_words(shape)}")
+    change = "" if same else f", brought from {_words(before)} to {_words(shape)}"
+    return Data(inputs, labels, change, indices)
 
 
 def _words(shape: tuple[int, ...]) -> str:
@@ -283,6 +290,8 @@ def _some(inputs: Tensor, path: Path) -> Tensor:
     return inputs
 
 
-def _draw(count: int, n: int, seed: int) -> np.ndarray:
-    """Return ``n`` of the positions 0, ..., count - 1 in order, drawn without replacement."""
-    return np.sort(np.random.default_rng(seed).choice(count, n, replace=False))
+def _draw(count: int, n: int | None, seed: int) -> Tensor:
+    """Return ``n`` of the positions 0, ..., count - 1 in order, drawn without replacement; all where n is no fewer."""
+    if n is None or n >= count:
+        return torch.arange(count)
+    return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(count, n, replace=False)))

@@ -15,6 +15,7 @@ from fimtheory.decimals import significant
 from fimtheory.domains import Box, Domain, norms
 from fimtheory.errors import DataError
 from fimtheory.estimators.block_krylov import block_krylov
+from fimtheory.estimators.options import require_fraction
 from fimtheory.estimators.result import rounding, told
 from fimtheory.fisher import FisherOperator, check_logits, normalised, times_power_of_two
 
@@ -268,8 +269,8 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _operator(module: nn.Module, x: Tensor, temperature: float, tol: float | None, seed: int) -> FisherOperator:
-    if tol is not None and not 0 < tol < 1:
-        raise DataError(f"tol is {tol}: expected a number between 0 and 1")
+    if tol is not None:
+        require_fraction("tol", tol)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
     return operator

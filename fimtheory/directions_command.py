@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,11 +23,13 @@ from fimtheory.command_options import (
     TargetName,
     Weights,
 )  # fmt: skip
+from fimtheory.command_output import OUT, SOURCE_INDEX, print_json
 from fimtheory.decimals import finite_or_none, fixed, significant
 from fimtheory.errors import DataError
 from fimtheory.targets import Importing, parse_shape, resolve
 
 if TYPE_CHECKING:
+    from fimtheory.data import Data
     from fimtheory.directions import SpectralAttack
 
 __all__ = ["directions", "parse_box"]
@@ -61,7 +60,6 @@ def directions(
     as_json: AsJson = False,
 ) -> None:
     """Find the direction to which each input is most sensitive, and move the input along it."""
-    from fimtheory.data import load_data
     from fimtheory.directions import spectral_attack
     from fimtheory.plots import plot_directions, require_images, require_plot_path
     from fimtheory.surveys import placed
@@ -73,18 +71,17 @@ def directions(
         target, parse_shape(input_shape), classes, Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     )
     model = made.model(weights, seed, device)
-    shape = tuple(int(size) for size in made.graph.shapes[made.graph.input])
+    inputs = made.inputs(data, n, seed, at_most=8)
     if plot is not None:
-        require_images(shape)
-    inputs = load_data(data or made.default_data, shape, n, seed, at_most=8)
+        require_images(tuple(inputs.inputs.shape[1:]))
     x = placed(inputs.inputs, model)
     attack = spectral_attack(model, x, eps, box=ends, seed=seed)
     if plot is not None:
         plot_directions(x, attack, plot)
     if as_json:
-        sys.stdout.write(json.dumps(_json(made.name, inputs.description, seed, attack), indent=2) + "\n")
+        print_json(_json(made.name, inputs, seed, attack))
     else:
-        Console().print(_table(made.name, inputs.description, seed, attack))
+        OUT.print(_table(made.name, inputs, seed, attack))
 
 
 def parse_box(text: str | None) -> tuple[float, float] | None:
@@ -109,13 +106,14 @@ def parse_box(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _json(name: str, data: str, seed: int, attack: SpectralAttack) -> dict[str, Any]:
+def _json(name: str, data: Data, seed: int, attack: SpectralAttack) -> dict[str, Any]:
     """Return what ``fimtheory directions --json`` prints; null where a number leaves the range of floats."""
     found = attack.directions
     return {
         "target": name,
-        "data": data,
+        "data": data.description,
         "seed": seed,
+        "source_index": None if data.indices is None else data.indices.tolist(),
         "lam": [finite_or_none(v) for v in found.lam.tolist()],
         "log10": [finite_or_none(v) for v in found.log10_lam.tolist()],
         "gap": found.gap.tolist(),
@@ -135,18 +133,20 @@ def _json(name: str, data: str, seed: int, attack: SpectralAttack) -> dict[str, 
     }
 
 
-def _table(name: str, data: str, seed: int, attack: SpectralAttack) -> Table:
+def _table(name: str, data: Data, seed: int, attack: SpectralAttack) -> Table:
     """Return lam, how unique its direction is, and what a move along it did to each input."""
     found = attack.directions
     title = f"{name}: moves of length {attack.eps:g} along the most sensitive direction"
-    table = Table(title=Text(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    for column in ("input", "predicted", "after", f"lam ({found.status})", "gap", f"KL ({attack.status})", "quadratic"):
+    table = Table(title=Text(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("input", *(["source\nindex"] if data.indices is not None else []), "before", "after",
+                   f"lam ({found.status})", "gap", f"KL ({attack.status})", "quadratic"):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
     shown = min(len(attack), _MOST_INPUTS)
     for k in range(shown):
         kl, quadratic = (each[k] for each in (attack.kl, attack.quadratic))
         table.add_row(
             str(k),
+            *([str(data.indices[k].item())] if data.indices is not None else []),
             str(attack.before[k].item()),
             Text(str(attack.after[k].item()), "bold" if attack.changed[k] else ""),
             significant(found.lam[k].item(), found.log10_lam[k].item(), up=False),
@@ -158,8 +158,10 @@ def _table(name: str, data: str, seed: int, attack: SpectralAttack) -> Table:
     table.caption = Text("\n".join([
         *([f"{rest} more inputs are not shown; --json has all."] if rest else []),
         f"{int(attack.changed.sum())} of {len(attack)} predictions changed.",
+        "Before, after: the predicted classes.",
         "Gap: (lam - second eigenvalue) / lam; near 0 other directions are as sensitive.",
         "KL: divergence of the prediction after the move, in nats; quadratic: what F says it is.",
-        f"Data: {data} (seed {seed}). Lengths are in units of the model's input.",
+        *([SOURCE_INDEX] if data.indices is not None else []),
+        f"Data: {data.description} (seed {seed}). Lengths are in units of the model's input.",
     ]), justify="left")  # fmt: skip
     return table

@@ -69,8 +69,8 @@ class Summary:
         Number of inputs.
     status : Status
         Of the values that are summarised.  Where it is ``LOWER`` they are lower bounds on lam: the statistics are lower
-        bounds on those of lam, and so are the lower ends of the intervals; the upper ends are about the lower bounds
-        alone.
+        bounds on those of lam, and so are the low ends of the intervals; the high ends say nothing about lam, which may
+        be larger.
     level : float
         Of each interval, taken by itself.
     exceeding : float
@@ -176,7 +176,7 @@ def summarised(
         ranks = quantile_ranks(n, p, level)
         (low, log_low), (high, log_high) = map(end, ranks)
         known = Interval(low, high, log_low, log_high, ORDER) if ranks != (0, n + 1) else None
-        name = "median" if p == 0.5 else f"{100 * p:g} % quantile"
+        name = "median" if p == 0.5 else f"{p:g} quantile"
         quantiles.append(ranked(name, _rank(n, p), known))
     exact = np.array(logs)
     unit = logs[-1] if logs[-1] > -math.inf else 0.0  # the mean is taken in units of the maximum, so that it is a float

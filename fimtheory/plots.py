@@ -68,7 +68,7 @@ def plot_directions(x: Tensor, attack: SpectralAttack, path: str | Path) -> None
 
     A move is drawn channel by channel, as a unit vector, in colours that are symmetric around zero and the same for all
     images: red where the attack raises an entry, blue where it lowers one.  Images stand in one scale of gray or colour
-    that holds [0, 1] and all that is drawn.
+    that holds [0, 1] and all that is drawn; a bar or, of colours, the label says which.
 
     Parameters
     ----------
@@ -99,11 +99,12 @@ def plot_directions(x: Tensor, attack: SpectralAttack, path: str | Path) -> None
     both = torch.cat([images, moved])
     low, high = min(both.min().item(), 0.0), max(both.max().item(), 1.0)
     largest = vectors.abs().max().item() or 1.0
-    names = ["direction"] if channels == 1 else [f"direction,\n{colour}" for colour in ("red", "green", "blue")]
+    names = ["change"] if channels == 1 else [f"change of\n{colour}" for colour in ("red", "green", "blue")]
     side, rows = 1.25, 2 + channels
-    figure = Figure(figsize=(side * count + 1.2, (side * height / width + 0.05) * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(side * count + 1.6, (side * height / width + 0.05) * rows + 1.0), layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     colours = ScalarMappable(Normalize(-largest, largest), "RdBu_r")
+    grays = ScalarMappable(Normalize(low, high), "gray")
     for k in range(count):
         for row, image in ((0, images[k]), (rows - 1, moved[k])):
             shown = ((image - low) / (high - low)).movedim(0, -1)
@@ -111,17 +112,21 @@ def plot_directions(x: Tensor, attack: SpectralAttack, path: str | Path) -> None
         for channel in range(channels):
             axes[1 + channel, k].imshow(vectors[k, channel].numpy(), cmap=colours.cmap, norm=colours.norm)
         lam = significant(attack.directions.lam[k].item(), attack.directions.log10_lam[k].item(), up=False)
-        axes[0, k].set_title(f"predicted {attack.before[k]}\nlam {lam}", fontsize="small")
-        weight = "bold" if attack.changed[k] else "normal"
-        axes[-1, k].set_xlabel(f"predicted {attack.after[k]}", fontsize="small", fontweight=weight)
-    for row, name in zip(axes, ("input", *names, f"moved by\nup to {attack.eps:g}"), strict=True):
+        axes[0, k].set_title(f"input {k}\nlam {lam}\npredicted {attack.before[k]}", fontsize="small")
+        changed, weight = ("\n(changed)", "bold") if attack.changed[k] else ("", "normal")
+        axes[-1, k].set_xlabel(f"predicted {attack.after[k]}{changed}", fontsize="small", fontweight=weight)
+    scale = "" if channels == 1 else f"\n(black {low:.2g},\nwhite {high:.2g})"
+    for row, name in zip(axes, (f"input{scale}", *names, f"moved by\nup to {attack.eps:g}{scale}"), strict=True):
         row[0].set_ylabel(name, fontsize="small")
         for each in row:
             each.set_xticks([])
             each.set_yticks([])
-    bar = figure.colorbar(colours, ax=axes, shrink=channels / rows, pad=0.01)  # of all rows: they stay aligned
-    bar.set_label("entry", fontsize="small")
-    bar.ax.tick_params(labelsize="small")
+    bars = [(colours, axes[1:-1], "change in a move\nof length 1")]
+    bars += [(grays, axes[row], "value") for row in (0, -1) if channels == 1]
+    for scaled, of, label in bars:
+        bar = figure.colorbar(scaled, ax=of, pad=0.01)
+        bar.set_label(label, fontsize="small")
+        bar.ax.tick_params(labelsize="small")
     _save(figure, path)
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["estimates_json", "estimates_table"]
 
+_OF_LOWER_BOUNDS = (
+    "The values are lower bounds on lam. So the low end of an interval holds for lam, too, and the high end does not: "
+    "lam may be larger."
+)
+
 
 def estimates_json(name: str, data: str, seed: int, found: Survey, summary: Summary) -> dict[str, Any]:
     """Return what ``fimtheory estimate --json`` prints; an absent upper limit is null."""
@@ -24,6 +29,7 @@ def estimates_json(name: str, data: str, seed: int, found: Survey, summary: Summ
         "target": name,
         "data": data,
         "seed": seed,
+        "source_index": None if found.source_index is None else found.source_index.tolist(),
         "lam": [finite_or_none(v) for v in found.lam.tolist()],
         "log10": [finite_or_none(v) for v in found.log10_lam.tolist()],
         "lower": [finite_or_none(v) for v in found.lower.tolist()],
@@ -34,6 +40,7 @@ def estimates_json(name: str, data: str, seed: int, found: Survey, summary: Summ
         "status": found.status.value,
         "evaluations": found.evaluations,
         "seconds": found.seconds,
+        "note": found.note,
         "summary": summary.to_json(),
     }
 
@@ -47,7 +54,7 @@ def estimates_table(
     table.add_column("lam", justify="right", no_wrap=True)
     table.add_column("log10", justify="right", no_wrap=True)
     table.add_column("status")
-    table.add_column(f"{100 * summary.level:g} % interval", justify="right", no_wrap=True)
+    table.add_column(f"interval of\nconfidence {100 * summary.level:g} %", justify="right", no_wrap=True)
     status = found.status if found.level is None else Status.LOWER
     for statistic in (*reversed(summary.statistics[:-2]), *summary.statistics[-2:]):  # extremes and quantiles, means
         value = significant(statistic.value, statistic.log10, up=False)
@@ -62,9 +69,10 @@ def estimates_table(
     table.caption = Text("\n".join([
         f"Data: {data} (seed {seed}).",
         f"Method: {found.method}; {found.evaluations} derivative products in {found.seconds:.1f} s.",
+        *([f"Note: {found.note}."] if found.note else []),
         "Intervals are for the source of the data, if inputs are drawn from it independently. Those of quantiles hold "
-        "at their level, those of means about (bootstrap).",
-        *(["Upper ends are about the lower bounds, not about lam."] if status is Status.LOWER else []),
+        "with at least their confidence, those of means with about theirs (bootstrap).",
+        *([_OF_LOWER_BOUNDS] if status is Status.LOWER else []),
         f"With confidence {100 * summary.level:g} %, at most {share} % of the source has {what} than the maximum.",
     ]), justify="left")  # fmt: skip
     if level is not None and found.level is None:

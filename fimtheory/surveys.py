@@ -66,6 +66,10 @@ class Survey:
         Relative floating-point error that every value carries besides.
     evaluations : int
         Vector-Jacobian and Jacobian-vector products, each of one input.
+    note : str
+        What the estimates of the batches say besides, each thing once; see ``Estimate.note``.
+    source_index : Tensor or None
+        int64: where each input stands in the source of data that ``load_data`` drew from; None for other data.
     """
 
     labels: Tensor | None
@@ -83,6 +87,8 @@ class Survey:
     level: float | None
     rounding: float
     evaluations: int
+    note: str
+    source_index: Tensor | None
 
     def __len__(self) -> int:
         return len(self.lam)
@@ -143,10 +149,14 @@ class Survey:
         return summarised(self.lam, self.log10_lam, self.status, level=level, resamples=resamples, seed=seed)
 
     def columns(self) -> dict[str, Any]:
-        """Return the columns of the table that `write` writes: one list of values per name."""
+        """Return the columns of the table that `write` writes: one list of values per name.
+
+        ``index`` counts the inputs of the survey from 0; ``source_index`` is their place in the source of the data.
+        """
         n = len(self)
         return {
             "index": list(range(n)),
+            "source_index": [None] * n if self.source_index is None else self.source_index.tolist(),
             "label": [None] * n if self.labels is None else self.labels.tolist(),
             "predicted": self.predicted.tolist(),
             "probability": self.probability.tolist(),
@@ -175,7 +185,7 @@ class Survey:
         target = require_table_path(path)
         import polars
 
-        kinds = {"label": polars.Int64, "level": polars.Float64}  # of columns that may be empty
+        kinds = {"source_index": polars.Int64, "label": polars.Int64, "level": polars.Float64}  # where they are empty
         frame = polars.DataFrame(self.columns(), schema_overrides=kinds)
         partial = target.with_name(f"{target.name}.partial")
         try:
@@ -285,6 +295,8 @@ def survey(
         next((found.level for found in results if found.level is not None), None),
         max(found.rounding for found in results),
         sum(found.evaluations for found in results),
+        "; ".join(dict.fromkeys(found.note for found in results if found.note)),
+        data.indices if isinstance(data, Data) else None,
     )
 
 

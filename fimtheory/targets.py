@@ -12,6 +12,7 @@ from fimtheory.files import load_graph
 from fimtheory.graph import LayerGraph
 
 if TYPE_CHECKING:
+    from fimtheory.data import Data
     from fimtheory.instantiation import GraphModule
     from fimtheory.sources import ImportedGraph
 
@@ -56,6 +57,19 @@ class Target:
         from fimtheory import zoo
 
         return zoo.load(self.zoo).to(where)
+
+    def inputs(self, data: str | None, n: int | None, seed: int, *, at_most: int | None = None) -> Data:
+        """Return inputs of the data in the shape that the graph takes; see ``fimtheory.data.load_data``.
+
+        Raises
+        ------
+        DataError
+            They cannot be read, are too few or have another shape.
+        """
+        from fimtheory.data import load_data
+
+        shape = tuple(int(size) for size in self.graph.shapes[self.graph.input])
+        return load_data(data or self.default_data, shape, n, seed, at_most=at_most)
 
     @property
     def default_data(self) -> str:

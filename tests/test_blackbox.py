@@ -27,6 +27,7 @@ from fimtheory.blackbox.differences import error
 from fimtheory.blackbox.embedding import CentredLogits, Roots
 from fimtheory.blackbox.number_format import NumberFormat, number_format
 from fimtheory.claims import Status
+from fimtheory.command_output import OUT
 from fimtheory.data import load_data
 from fimtheory.errors import AnswerError, DataError, FormatError, QueryError, SourceError
 from fimtheory.estimators.sketch import confidence_limits
@@ -565,12 +566,13 @@ def test_a_run_that_was_cut_short_asks_nothing_twice(tmp_path_factory, fail_afte
             )
     again = ft.estimate_black_box(box, x, batch=batch, checkpoint=path)
     assert torch.equal(again.lam, found.lam)
+    assert (whole.reused, found.reused, again.reused) == (0, caught.value.queries_done, 600)
     assert box.asked == 600
 
 
 def test_without_a_checkpoint_the_error_says_how_to_keep_answers_and_has_what_was_finished():
     module, x = net(12, size=150)
-    with pytest.raises(QueryError, match=r"give checkpoint=FILE\.npz") as caught:
+    with pytest.raises(QueryError, match=r"give checkpoint=FILE\.npz, or --checkpoint FILE\.npz$") as caught:
         ft.estimate_black_box(Box(module, fail_after=430), x)
     assert (caught.value.inputs_done, len(caught.value.partial.lam)) == (2, 2)
     assert isinstance(caught.value.__cause__.__cause__, ConnectionError)
@@ -868,11 +870,53 @@ def test_the_command_prints_one_json_object(capsys, tmp_path):
     assert status == 0, err
     found = json.loads(out)
     keys = "source data seed lam log10 lower upper level method status queries seconds probes step difference_error"
-    assert set(found) == {*keys.split(), "number_format", "quantum", "top_k", "note"}
+    assert set(found) == {*keys.split(), "number_format", "quantum", "top_k", "note", "reused", "source_index"}
+    assert found["source_index"] == load_data("digits:test", (1, 8, 8), 3, 0).indices.tolist()
+    assert (found["reused"], err) == (0, "")
     assert (found["status"], found["method"], found["level"], found["queries"]) == ("confidence", "sketch", 0.9, 180)
     lam = truth(zoo.load("digits_mlp").double(), load_data("digits:test", (1, 8, 8), 3, 0).inputs.double()).tolist()
     assert all(low < value < high for low, value, high in zip(found["lower"], lam, found["upper"], strict=True))
     assert kept.exists()
+
+
+def interrupted(x):
+    """A black box during which the user presses Ctrl-C."""
+    if _calls.pop():
+        raise KeyboardInterrupt
+    return digits_mlp(x)
+
+
+_calls = []
+"""Whether the calls of `interrupted` to come are interrupted, the last one first."""
+
+
+def test_an_interrupted_command_says_what_is_kept_and_goes_on_from_there(capsys, tmp_path):
+    kept = tmp_path / "kept.npz"
+    command = ("blackbox", f"{__name__}:interrupted", "--data", "digits:test", "--n", 3, "--queries", 60, "--batch", 9)
+    for calls, options, words in (
+        ([True, False], (), "no answers are kept: give --checkpoint FILE.npz"),
+        ([True], ("--checkpoint", kept), "there was no answer yet"),
+        ([True, False, False], ("--checkpoint", kept), f"kept in {kept}, and the same command goes on from there"),
+    ):
+        _calls[:] = calls
+        status, out, err = run(capsys, *command, *options)
+        assert (status, out, len(err.splitlines())) == (130, "", 1)
+        assert err.startswith("fimtheory: interrupted; ")
+        assert words in err
+    _calls[:] = [False] * 100
+    status, out, err = run(capsys, *command, "--checkpoint", kept)
+    answered = len(np.load(kept)["answers"])
+    assert (status, answered) == (0, 180)
+    assert err == f"fimtheory: 15 of 180 answers were reused from {kept}, the others asked now\n"
+
+
+def test_sentences_stand_below_the_table_at_full_width(capsys, monkeypatch):
+    monkeypatch.setattr(OUT, "width", 200)
+    _, out, _ = run(capsys, "blackbox", f"{__name__}:digits_mlp", "--data", "digits:test", "--n", 2, "--queries", 60)
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert "Data: 2 of digits:test (seed 0)." in lines
+    assert any(line.startswith("The level covers") and line.endswith("is estimated and added.") for line in lines)
+    assert any("source index" in line for line in lines)
 
 
 def test_the_command_queries_services_and_onnx_files(capsys, tmp_path, service):

@@ -9,6 +9,7 @@ import pytest
 
 import fimtheory as ft
 from fimtheory import cli, layers
+from fimtheory.targets import resolve
 
 SMALL = ("mlp", "--input", "1,4,4", "--classes", "3")
 
@@ -97,8 +98,8 @@ def test_an_input_bound_gives_assumed_values_their_numbers(tmp_path):
 
 
 def test_a_number_of_inputs_draws_the_same_ones_as_the_default_of_that_number():
-    target = cli.resolve("zoo:digits_mlp", None, None)
-    default, asked = (cli._inputs(target, None, n, seed=3, at_most=64) for n in (None, 64))
+    target = resolve("zoo:digits_mlp", None, None)
+    default, asked = (target.inputs(None, n, 3, at_most=64) for n in (None, 64))
     assert default.description == asked.description == "64 of digits:test"
     assert default.inputs.equal(asked.inputs)
 
@@ -156,6 +157,8 @@ def test_rules_and_families_list_what_is_registered():
         (("verify", *SMALL, "--seed", "-1"), "--seed"),
         (("report", "vgg16", "--out", "/dev/null/reports"), "not a directory"),
         (("estimate", "mlp", "--method", "guess"), "guess"),
+        (("estimate", *SMALL, "--method", "exact", "--level", "0.9"), "method 'exact' has no level"),
+        (("estimate", *SMALL, "--summary-level", "1"), "--summary-level 1.0: expected a number between 0 and 1"),
         (("radius", *SMALL, "--plot", "curve.pdf"), ".svg"),
         (("radius", *SMALL, "--plot", "no/such/curve.svg"), "no/such is no folder"),
         (("radius", *SMALL, "--plot", "curve.svg"), "labels"),

@@ -75,6 +75,14 @@ def test_draws_keep_inputs_with_their_labels():
     assert not torch.equal(some.inputs, load_data("digits", (1, 8, 8), n=100, seed=2).inputs)
 
 
+@pytest.mark.parametrize("part", ["digits", "digits:test", "digits:train"])
+@pytest.mark.parametrize("n", [None, 60])
+def test_indices_are_places_in_the_whole_source(part, n):
+    whole, some = load_data("digits", (1, 8, 8)), load_data(part, (1, 8, 8), n, 3)
+    assert torch.equal(whole.inputs[some.indices], some.inputs)
+    assert torch.equal(whole.labels[some.indices], some.labels)
+
+
 def test_at_most_keeps_the_inputs_that_n_keeps():
     assert torch.equal(
         load_data("digits", (1, 8, 8), seed=7, at_most=100).inputs, load_data("digits", (1, 8, 8), 100, 7).inputs
@@ -100,7 +108,9 @@ def test_npz(tmp_path):
     assert two.labels.tolist() == labels.tolist()
     np.testing.assert_array_equal(one.inputs.numpy(), inputs > 0)
     assert one.labels is None
-    assert load_data(f"npz:{tmp_path / 'two.npz'}", IMAGE, n=3).labels.shape == (3,)
+    some = load_data(f"npz:{tmp_path / 'two.npz'}", IMAGE, n=3)
+    assert some.labels.shape == (3,)
+    assert torch.equal(two.inputs[some.indices], some.inputs)
 
 
 def write_png(path, pixels):
@@ -118,7 +128,9 @@ def test_image_folder_with_classes(tmp_path):
     expected = pixels[[1, 2, 0]].transpose(0, 3, 1, 2) / np.float32(255)
     np.testing.assert_allclose(data.inputs.numpy(), expected, rtol=1e-6)
     assert data.labels.tolist() == [0, 1, 1]
-    assert len(load_data(f"imagefolder:{tmp_path}", IMAGE, n=2)) == 2
+    some = load_data(f"imagefolder:{tmp_path}", IMAGE, n=2)
+    assert len(some) == 2
+    assert torch.equal(data.inputs[some.indices], some.inputs)
 
 
 def test_flat_image_folder_is_resized_and_has_no_labels(tmp_path):
@@ -148,6 +160,7 @@ def test_cifar10(tmp_path, folder):
         assert data.labels.tolist() == labels.tolist()
     gray = load_data(f"cifar10:{tmp_path}", (1, 32, 32), n=2)
     assert gray.inputs.shape == (2, 1, 32, 32)
+    assert gray.labels.tolist() == labels[gray.indices].tolist()
     assert load_data(f"cifar10:{tmp_path}", (3072,)).inputs.shape == (4, 3072)
 
 

@@ -362,10 +362,17 @@ def test_a_plot_holds_each_image_its_direction_and_its_move(channels, count, tmp
         for channel in range(channels):
             torch.testing.assert_close(torch.as_tensor(column[1 + channel].data), vectors[k, channel])
             assert pictures[(1 + channel) * shown + k].images[0].get_clim() == (-largest, largest)
+        assert f"input {k}" in pictures[k].get_title()
         assert f"predicted {attack.before[k]}" in pictures[k].get_title()
         label = pictures[(1 + channels) * shown + k].xaxis.label
-        assert label.get_text() == f"predicted {attack.after[k]}"
+        assert label.get_text() == f"predicted {attack.after[k]}" + "\n(changed)" * bool(attack.changed[k])
         assert (label.get_fontweight() == "bold") == bool(attack.changed[k])
+    bars = {axes.get_ylabel(): axes.get_ylim() for axes in figures[0].axes if axes.get_label() == "<colorbar>"}
+    assert bars["change in a move\nof length 1"] == (-largest, largest)
+    if channels == 1:
+        assert bars["value"] == pytest.approx((low, high))
+    else:
+        assert f"black {low:.2g},\nwhite {high:.2g}" in pictures[0].get_ylabel()
     with Image.open(tmp_path / "made.png") as opened:
         assert opened.size[0] > 150 * shown
 
@@ -398,10 +405,18 @@ def test_the_command_says_what_the_functions_say(tmp_path, monkeypatch, capsys):
     assert made["attack"]["kl"] == attack.kl.tolist()
     assert made["attack"]["after"] == attack.after.tolist()
     assert (made["attack"]["status"], made["eps"], made["data"]) == ("lower", 0.5, "5 of digits:test")
+    assert made["source_index"] == data.indices.tolist()
     assert plot.read_text().startswith("<?xml")
     status, out, err = command(monkeypatch, capsys, *options)
     assert (status, err) == (0, "")
     assert f"{int(attack.changed.sum())} of 5 predictions changed" in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()][:5]
+    assert [row[:3] for row in rows] == [
+        [str(k), str(index), str(before)]
+        for k, (index, before) in enumerate(zip(data.indices.tolist(), attack.before.tolist(), strict=True))
+    ]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
 
 
 @pytest.mark.parametrize(

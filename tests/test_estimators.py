@@ -15,7 +15,7 @@ from fimtheory import zoo
 from fimtheory.claims import Status
 from fimtheory.data import load_data
 from fimtheory.errors import AdjointTestError, DataError, MissingRuleError
-from fimtheory.estimators import cheapest, error_bound, estimate, exact, lanczos, planned_steps, power
+from fimtheory.estimators import cheapest, error_bound, estimate, exact, lanczos, planned_steps, power, trace
 from fimtheory.fisher import FisherOperator, double
 
 
@@ -364,6 +364,22 @@ def test_auto_says_what_it_ran():
     assert cheapest(FisherOperator(many, origin(many)), level=0.95) == "lanczos"
     result = estimate(many, origin(many), level=0.95)
     assert (result.method, result.status, result.level) == ("lanczos", Status.CONFIDENCE, 0.95)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_outputs_that_are_probabilities_are_noted_and_others_are_not(classes, dtype):
+    head = nn.Linear(7, classes).to(dtype).eval()
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for found in (estimate(nn.Sequential(head, nn.Softmax(1)).eval(), x, "power"), trace_of(head, x, nn.Softmax(1))):
+        assert "are probabilities" in found.note
+        assert "returns logits" in found.note
+    for last in (nn.Identity(), nn.LogSoftmax(1), nn.Sigmoid()):
+        assert estimate(nn.Sequential(head, last).eval(), x, "power").note == ""
+
+
+def trace_of(head, x, last):
+    return trace(nn.Sequential(head, last).eval(), x, "hutchinson", probes=3)
 
 
 def test_evaluations_are_counted():

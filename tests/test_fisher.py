@@ -371,6 +371,22 @@ class Detached(nn.Linear):
         return super().forward(x.detach())
 
 
+class Inferring(nn.Linear):
+    """Its forward is written to serve predictions."""
+
+    @torch.inference_mode()
+    def forward(self, x):
+        return super().forward(x)
+
+
+def test_inference_mode_is_named_as_what_hides_derivatives():
+    x = torch.randn(2, 6)
+    with pytest.raises(GraphError, match=r"the module computes its output under torch\.inference_mode"):
+        FisherOperator(Inferring(6, 3).eval(), x).adjoint_test()
+    with torch.inference_mode(), pytest.raises(GraphError, match=r"this was called under torch\.inference_mode"):
+        FisherOperator(nn.Linear(6, 3).eval(), x).adjoint_test()
+
+
 def test_a_forward_that_detaches_is_refused():
     with pytest.raises(GraphError, match="J is zero at every input, but the logits change"):
         FisherOperator(Detached(6, 3).eval(), torch.randn(2, 6)).adjoint_test()

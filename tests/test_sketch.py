@@ -248,7 +248,7 @@ def test_float32_agrees_with_float64(method):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "sketch", "probes": 0}, "probes is 0: the sketch needs an integer of at least 1"),
+        ({"method": "sketch", "probes": 0}, "probes is 0: the method 'sketch' needs an integer of at least 1"),
         ({"method": "sketch", "probes": 2.5}, "probes is 2.5"),
         ({"method": "paper-rayleigh", "probes": True}, "probes is True"),
         ({"method": "sketch", "level": 1.0}, "level is 1.0"),

@@ -69,7 +69,16 @@ def test_zero_jacobian():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"rank": 0}, "rank is 0"), ({"rank": 4}, "= 3 nonzero"), ({"tol": 2.0}, "tol")]
+    ("options", "message"),
+    [
+        (
+            {"rank": 0},
+            r"rank is 0: expected the number of eigenvalues to find, from 1 to min\(K - 1, d\) = 3",
+        ),
+        ({"rank": 4}, "rank is 4: expected"),
+        ({"rank": 1.5}, "rank is 1.5: expected"),
+        ({"tol": 2.0}, "tol"),
+    ],
 )
 def test_bad_options(options, message):
     module = linear(torch.randn(4, 5))

@@ -104,6 +104,14 @@ def test_all_kinds_of_data_give_the_same_values():
         assert torch.equal(found.labels, y)
 
 
+def test_notes_of_batches_are_told_once_and_probabilities_are_noticed():
+    probabilities = nn.Sequential(classifier(), nn.Softmax(1)).eval()
+    found = ft.survey(probabilities, inputs(), batch=5)
+    assert found.note.count("the outputs of the model are probabilities") == 1
+    assert found.note.count("exact was taken as the cheaper") == 1
+    assert ft.survey(classifier(), inputs(), "exact").note == ""
+
+
 def test_equal_seeds_give_equal_results_and_every_batch_has_a_start_of_its_own():
     module, x = classifier(classes=60), inputs(1).expand(12, 5)
     first, again, other = (ft.survey(module, x, "power", batch=4, seed=seed) for seed in (3, 3, 4))
@@ -262,13 +270,15 @@ def test_a_table_gives_back_every_number(suffix, labelled, tmp_path):
     module.weight.data *= 1e170  # lam overflows
     module.bias.data.copy_(torch.tensor([0.0, 5.0, -5.0]))
     x = torch.zeros(3, 5, dtype=torch.float64)
-    found = ft.survey(module, Data(x, torch.tensor([2, 1, 0]) if labelled else None, ""), "lanczos")
+    known = (torch.tensor([2, 1, 0]), "", torch.tensor([4, 7, 9])) if labelled else (None, "")
+    found = ft.survey(module, Data(x, *known), "lanczos")
     path = tmp_path / f"table.{suffix}"
     path.write_text("something older")
     found.write(path)
     read = polars.read_csv(path) if suffix == "csv" else polars.read_parquet(path)
     assert read.columns == list(found.columns())
     assert read["index"].to_list() == [0, 1, 2]
+    assert read["source_index"].to_list() == ([4, 7, 9] if labelled else [None] * 3)
     assert read["label"].to_list() == ([2, 1, 0] if labelled else [None] * 3)
     for name in ("probability", "lam", "log10_lam", "lower", "upper", "log10_lower", "log10_upper"):
         assert read[name].to_list() == getattr(found, name).tolist()
@@ -340,7 +350,7 @@ def sample(logs, **options):
 def test_intervals_of_quantiles_cover_at_their_level(discrete):
     """400 samples of 60 from a source whose quantiles are known; the level is 0.8 and the theorem says at least."""
     rng, runs, n = np.random.default_rng(0), 400, 60
-    hits = dict.fromkeys(("5 % quantile", "25 % quantile", "median", "75 % quantile", "95 % quantile"), 0)
+    hits = dict.fromkeys(("0.05 quantile", "0.25 quantile", "median", "0.75 quantile", "0.95 quantile"), 0)
     unbounded = 0
     for _ in range(runs):
         draws = rng.exponential(size=n)
@@ -385,7 +395,7 @@ def test_the_fraction_above_the_maximum_is_exact():
 def test_statistics_are_those_of_the_sample():
     logs = np.random.default_rng(3).normal(size=101)
     found = sample(logs, resamples=100)
-    for p, name in ((0.05, "5 % quantile"), (0.25, "25 % quantile"), (0.5, "median"), (0.75, "75 % quantile")):
+    for p, name in ((0.05, "0.05 quantile"), (0.25, "0.25 quantile"), (0.5, "median"), (0.75, "0.75 quantile")):
         assert found[name].log10 == np.quantile(logs, p, method="inverted_cdf")
         assert found[name].value == 10.0 ** found[name].log10
     assert (found["minimum"].log10, found["maximum"].log10) == (logs.min(), logs.max())
@@ -437,7 +447,7 @@ def test_a_summary_of_a_survey_carries_its_status_and_names_its_statistics():
     found = ft.survey(classifier(classes=60), inputs(), "lanczos").summary(resamples=100)
     assert (found.n, found.status, found.level) == (23, Status.LOWER, 0.95)
     assert len(repr(found)) < 200
-    with pytest.raises(KeyError, match="the statistics are minimum, 5 % quantile"):
+    with pytest.raises(KeyError, match=r"the statistics are minimum, 0\.05 quantile"):
         found["mode"]
 
 
@@ -463,7 +473,7 @@ def command(monkeypatch, capsys, *arguments):
 
 def test_the_command_writes_a_table_and_summarises_it(tmp_path, monkeypatch, capsys):
     path = tmp_path / "digits.parquet"
-    options = ("estimate", "zoo:digits_mlp", "--n", 40, "--batch", 9, "--level", 0.9)
+    options = ("estimate", "zoo:digits_mlp", "--n", 40, "--batch", 9, "--summary-level", 0.9)
     status, out, err = command(monkeypatch, capsys, *options, "--out", path, "--json")
     assert (status, err) == (0, "")
     found, table = json.loads(out), polars.read_parquet(path)
@@ -476,6 +486,27 @@ def test_the_command_writes_a_table_and_summarises_it(tmp_path, monkeypatch, cap
     assert (status, out) == (2, "")
     assert ".csv or .parquet" in err
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_level_of_values_and_that_of_the_summary_are_two_options(monkeypatch, capsys):
+    options = ("estimate", "zoo:digits_mlp", "--n", 20, "--json")
+    for method in ("exact", "power"):  # which have no level: their summary has
+        _, out, _ = command(monkeypatch, capsys, *options, "--method", method, "--summary-level", 0.8)
+        found = json.loads(out)
+        assert (found["level"], found["summary"]["level"]) == (None, 0.8)
+    _, out, _ = command(monkeypatch, capsys, *options, "--method", "lanczos", "--level", 0.9)
+    found = json.loads(out)
+    assert (found["level"], found["summary"]["level"]) == (0.9, 0.95)
+
+
+def test_the_command_shows_notes_and_tells_percent_of_inputs_from_confidence(monkeypatch, capsys):
+    """`truncated` runs exact where leaving classes out of ten saves nothing, and no two numbers of percent compete."""
+    _, out, _ = command(monkeypatch, capsys, "estimate", "zoo:digits_mlp", "--n", 9, "--method", "truncated")
+    shown = " ".join(out.split())
+    assert "Note: exact was taken: leaving classes out saves nothing" in shown
+    assert "0.95 quantile" in shown
+    assert "% quantile" not in shown
+    assert "confidence 95 %" in shown
 
 
 def test_an_error_names_the_class_it_was():

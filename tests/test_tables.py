@@ -85,7 +85,7 @@ def test_statistics_are_rounded_down_and_their_intervals_outward(surveys):
             assert bool(interval) == (truth.interval is not None)
         text = " ".join(drawn(survey_tables.estimates_table("mlp", "data", 0, found, summary)).split())
         assert "With confidence 90 %, at most 5.60 % of the source has a larger" in text  # 1 - 0.1^(1/40) = 0.0559...
-        assert ("Upper ends are about the lower bounds" in text) == (found is surveys[0][0])
+        assert ("The values are lower bounds on lam." in text) == (found is surveys[0][0])
 
 
 def test_steps_of_gain_1_are_counted_but_not_shown(verdict):

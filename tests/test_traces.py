@@ -315,8 +315,8 @@ def test_nothing_is_estimated_from_wrong_derivatives(method):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method is 'magic': expected 'auto', 'exact'"),
-        ({"method": "hutchinson", "probes": 0}, "probes is 0: a trace estimate needs an integer of at least 1"),
+        ({"method": "magic"}, "method is 'magic': expected one of 'auto', 'exact'"),
+        ({"method": "hutchinson", "probes": 0}, "probes is 0: the method 'hutchinson' needs an integer of at least 1"),
         ({"method": "hutch++", "probes": 2}, "at least 3"),
         ({"method": "xtrace", "probes": 3}, "at least 4"),
         ({"method": "hutchinson", "probes": 1.0}, "probes is 1.0"),

@@ -67,7 +67,7 @@ def as_matrix(answer: Any, rows: int, classes: int | None, outputs: str) -> np.n
         if worst.size:
             raise AnswerError(
                 f"the black box answered with {worst[0]:.6g} for a probability; if it gives logits, say "
-                "outputs='logits'"
+                "outputs='logits', or --logits"
             )
         matrix = np.where(left_out, np.nan, matrix)
     return matrix
@@ -103,7 +103,7 @@ def understood(matrix: np.ndarray, outputs: str) -> Answers:
         if (matrix >= 0).all() and (np.abs(matrix.sum(1) - 1) <= _SUM_SLACK).all():
             raise AnswerError(
                 "every answer is nonnegative and sums to 1: these are probabilities, not logits; say "
-                "outputs='probabilities'"
+                "outputs='probabilities', or leave out --logits"
             )
         return Answers(written, None)
     left_out = np.isnan(matrix)
@@ -120,7 +120,8 @@ def understood(matrix: np.ndarray, outputs: str) -> Answers:
     wrong = (total > 1 + slack) | ((total < 1 - slack) & (named == classes))
     if wrong.any():
         raise AnswerError(
-            f"an answer sums to {total[wrong][0]:.6g}, expected 1; if the black box gives logits, say outputs='logits'"
+            f"an answer sums to {total[wrong][0]:.6g}, expected 1; if the black box gives logits, say "
+            "outputs='logits', or --logits"
         )
     incomplete = total < 1 - slack
     dropped = written.quantum is None or left_out.any()

@@ -140,7 +140,7 @@ def estimate_black_box(
 
     def finished() -> BlackBoxEstimate:
         seconds = time.perf_counter() - began
-        return read(samples, outputs, plan, level=level, queries=ledger.answered, seconds=seconds)
+        return read(samples, outputs, plan, level=level, queries=ledger.answered, reused=ledger.reused, seconds=seconds)
 
     try:
         with ledger:
@@ -149,12 +149,13 @@ def estimate_black_box(
             sampler = Sampler(ledger, plan, outputs, first, seed, step, resolution)
             indices = range(len(points))
             if progress:
-                indices = track(indices, "queries", console=Console(stderr=True), transient=True)
+                doing = f"queries, {ledger.reused} answered before" if ledger.reused else "queries"
+                indices = track(indices, doing, console=Console(stderr=True), transient=True)
             for index in indices:
                 samples.append(sampler.sample(points[index], index, sizes[index]))
     except CallError as error:
         resume = (
-            "give checkpoint=FILE.npz to keep the answers of a run"
+            "to keep the answers of a run, give checkpoint=FILE.npz, or --checkpoint FILE.npz"
             if checkpoint is None
             else f"the answers are kept in {checkpoint}; the same call goes on from there"
         )

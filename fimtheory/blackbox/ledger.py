@@ -49,6 +49,13 @@ class Ledger:
         Seconds that one call may take.
     checkpoint : Checkpoint or None
         Where answers are kept.
+
+    Attributes
+    ----------
+    asked, answered : int
+        Queries of this run so far, and answers known; the latter may be ahead by those of a checkpoint.
+    reused : int
+        Answers of the checkpoint.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Ledger:
         self.asked = self.answered = 0
         if checkpoint is not None and (kept := checkpoint.load(limit)) is not None:
             self._add(kept)
-        self._saved = self.answered
+        self.reused = self._saved = self.answered
 
     def ask(self, points: np.ndarray) -> Tensor:
         """Return the answers to ``(R, *input)`` inputs, ``(R, K)`` float64.

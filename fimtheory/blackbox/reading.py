@@ -36,7 +36,7 @@ class _Interval:
 
 
 def read(
-    samples: list[Sample], outputs: str, plan: Plan, *, level: float, queries: int, seconds: float
+    samples: list[Sample], outputs: str, plan: Plan, *, level: float, queries: int, reused: int, seconds: float
 ) -> BlackBoxEstimate:
     """Return the estimates of the inputs sampled; what the answers have in common is read off all of them.
 
@@ -67,6 +67,7 @@ def read(
         number_format=known.format.name,
         quantum=known.format.quantum,
         top_k=known.top_k,
+        reused=reused,
     )
 
 

@@ -36,6 +36,8 @@ class BlackBoxEstimate:
     top_k : int or None
         Most classes that one answer names, where answers leave classes out.  The estimate is then of those classes and
         "other": at most lam, so that there is no upper limit.
+    reused : int
+        Answers that came from the checkpoint.
     """
 
     estimate: Estimate
@@ -45,6 +47,7 @@ class BlackBoxEstimate:
     number_format: str
     quantum: float | None
     top_k: int | None
+    reused: int
 
     def __repr__(self) -> str:
         e = self.estimate

@@ -9,11 +9,12 @@ import time
 
 from torch import Tensor, nn
 
-from fimtheory.errors import DataError
 from fimtheory.estimators.exact import exact, rows_fit
 from fimtheory.estimators.lanczos import error_bound, lanczos, planned_steps
+from fimtheory.estimators.options import check_options
 from fimtheory.estimators.paper import paper_hutchinson, paper_power, paper_rayleigh
 from fimtheory.estimators.power import power
+from fimtheory.estimators.probabilities import note_on_probabilities
 from fimtheory.estimators.result import Estimate, TopEigenpair, rounding
 from fimtheory.estimators.sketch import sketch
 from fimtheory.estimators.spectra import Spectrum, spectrum
@@ -127,13 +128,13 @@ def estimate(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, tol=tol, level=level, classes=classes, probes=probes)
+    check_options(_OPTIONS, method, tol=tol, level=level, classes=classes, probes=probes)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
-    note = ""
+    notes = [note_on_probabilities(operator.logits)]
     if method == "auto":
         method = cheapest(operator, level)
-        note = f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes"
+        notes.append(f"{method} was taken as the cheaper of exact and lanczos for K = {operator.K} classes")
     drawn = 100 if probes is None else probes
     if method == "exact":
         pair = exact(operator)
@@ -152,10 +153,10 @@ def estimate(
     else:
         pair = paper_hutchinson(operator, probes=drawn, seed=seed)
     if method == "truncated" and pair.method == "exact":
-        note = f"exact was taken: leaving classes out saves nothing at these probabilities for K = {operator.K}"
+        notes.append(f"exact was taken: leaving classes out saves nothing at these probabilities for K = {operator.K}")
     if "probes" in _OPTIONS[method] and drawn >= operator.K - 1:
-        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
-    seconds = time.perf_counter() - began
+        notes.append(f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}")
+    seconds, note = time.perf_counter() - began, "; ".join(filter(None, notes))
     return Estimate.from_finding(
         pair, operator.exponent, operator.logits.dtype, operator.evaluations, seconds, note=note
     )
@@ -173,16 +174,3 @@ _OPTIONS = {
     "paper-hutchinson": ("probes",),
 }
 """The methods, and the options that each takes."""
-
-
-def _check_options(method: str, **options: float | None) -> None:
-    if method not in _OPTIONS:
-        raise DataError(f"method is {method!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name not in _OPTIONS[method]:
-            takers = " or ".join(repr(other) for other, taken in _OPTIONS.items() if name in taken)
-            raise DataError(f"method {method!r} has no {name}: leave it out, or use the method {takers}")
-        if name in ("tol", "level") and not 0 < value < 1:
-            raise DataError(f"{name} is {value}: expected a number between 0 and 1")

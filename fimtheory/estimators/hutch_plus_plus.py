@@ -6,7 +6,8 @@ import torch
 
 from fimtheory.claims import Status
 from fimtheory.estimators.hutchinson import trace_limits
-from fimtheory.estimators.probes import class_probe, require_probes
+from fimtheory.estimators.options import require_probes
+from fimtheory.estimators.probes import class_probe
 from fimtheory.estimators.result import Finding
 from fimtheory.fisher import FisherOperator
 
@@ -23,14 +24,10 @@ def hutch_plus_plus(operator: FisherOperator, *, probes: int = 100, level: float
 
     Parameters
     ----------
-    operator : FisherOperator
-        The operator of a batch; every input has probes of its own.
+    operator, level, seed
+        As for ``hutchinson``.
     probes : int
         m: ``m // 3`` products with G, as many vectors of Q, and the rest; Q has K - 1 vectors at most.
-    level : float
-        Probability, over the probes, with which each interval holds.
-    seed : int
-        Of the probes.
 
     Raises
     ------

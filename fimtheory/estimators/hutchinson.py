@@ -7,7 +7,8 @@ from scipy.special import gammainccinv, gammaincinv
 from torch import Tensor
 
 from fimtheory.claims import Status
-from fimtheory.estimators.probes import class_probe, require_level, require_probes
+from fimtheory.estimators.options import require_fraction, require_probes
+from fimtheory.estimators.probes import class_probe
 from fimtheory.estimators.result import Finding
 from fimtheory.fisher import FisherOperator
 
@@ -60,7 +61,7 @@ def trace_limits(mean: Tensor, probes: int, level: float) -> tuple[Tensor, Tenso
     for sums of gammas.
     """
     require_probes(probes, 1, "a trace estimate")
-    require_level(level)
+    require_fraction("level", level)
     failure = (1 - level) / 2
     low, high = 2 * float(gammaincinv(probes / 2, failure)), 2 * float(gammainccinv(probes / 2, failure))
     return probes * mean / max(high, probes + 2), probes * mean / low

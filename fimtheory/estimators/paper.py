@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fimtheory.claims import Status
-from fimtheory.estimators.probes import class_probe, input_probe, require_probes, root_product
+from fimtheory.estimators.probes import class_probe, input_probe, root_product
 from fimtheory.estimators.result import Finding
 from fimtheory.fisher import FisherOperator, normalised
 
@@ -45,7 +45,6 @@ def paper_rayleigh(operator: FisherOperator, *, probes: int = 100, seed: int = 0
     dimensions has hardly any part along the top eigenvector: at rank one the mean of the largest of m quotients is
     about ``2 ln(m) / d`` of lam, 0.003 for m = 100 and d = 3072; for larger rank it tends to ``tr F / d``.
     """
-    require_probes(probes, 1, "paper-rayleigh")
     generator = torch.Generator().manual_seed(seed)
     best = torch.zeros_like(operator.log_probs[:, 0])
     for _ in range(probes):
@@ -60,7 +59,6 @@ def paper_hutchinson(operator: FisherOperator, *, probes: int = 100, seed: int =
     What the public code calls Hutchinson and reports for a white box: 0.76, 0.13 and 0.05 of lam on a ResNet-18 with
     K = 10, 200 and 1000 classes, m = 100.  The K - 1 products that would give lam exactly are fewer for K <= 100.
     """
-    require_probes(probes, 1, "paper-hutchinson")
     generator = torch.Generator().manual_seed(seed)
     best = torch.zeros_like(operator.log_probs[:, 0])
     for _ in range(probes):

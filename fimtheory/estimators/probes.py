@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fimtheory.errors import DataError
 from fimtheory.fisher import FisherOperator, times_power_of_two
 
-__all__ = ["class_probe", "input_probe", "require_level", "require_probes", "root_product"]
+__all__ = ["class_probe", "input_probe", "root_product"]
 
 
 def class_probe(operator: FisherOperator, generator: torch.Generator) -> Tensor:
@@ -27,27 +26,3 @@ def root_product(operator: FisherOperator, v: Tensor) -> Tensor:
     Scaled means to be multiplied by ``2**(exponent / 2)``.
     """
     return operator.factor.apply(times_power_of_two(operator.jvp(v), -operator.jacobian_exponent.unsqueeze(1)))
-
-
-def require_probes(probes: object, least: int, method: str) -> None:
-    """Refuse a number of probes that is no integer or below ``least``.
-
-    Raises
-    ------
-    DataError
-        The message says how many the method needs.
-    """
-    if not isinstance(probes, int) or isinstance(probes, bool) or probes < least:
-        raise DataError(f"probes is {probes!r}: {method} needs an integer of at least {least}")
-
-
-def require_level(level: float) -> None:
-    """Refuse a level that is no probability strictly between 0 and 1.
-
-    Raises
-    ------
-    DataError
-        ``level`` is something else.
-    """
-    if not 0 < level < 1:
-        raise DataError(f"level is {level}: expected a number between 0 and 1")

@@ -104,7 +104,8 @@ class Estimate:
     method : str
         The method that ran, also where ``"auto"`` was asked for.
     note : str
-        Why ``"auto"`` took that method, or which method would serve better; mostly empty.
+        Why ``"auto"`` took that method, which method would serve better, or that the outputs are no logits; mostly
+        empty.
     evaluations : int
         Vector-Jacobian and Jacobian-vector products, each of one input, with those of the adjoint test; of a black
         box, its queries.

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fimtheory.claims import Status
 from fimtheory.errors import DataError
-from fimtheory.estimators.probes import input_probe, require_level, require_probes, root_product
+from fimtheory.estimators.options import require_fraction, require_probes
+from fimtheory.estimators.probes import input_probe, root_product
 from fimtheory.estimators.result import TopEigenpair
 from fimtheory.fisher import FisherOperator
 
@@ -179,14 +180,10 @@ def sketch(operator: FisherOperator, *, probes: int = 100, level: float = 0.95, 
 
     Parameters
     ----------
-    operator : FisherOperator
-        The operator of a batch; every input has probes of its own.
+    operator, level, seed
+        As for ``hutchinson``.
     probes : int
         m, the number of columns.
-    level : float
-        Probability, over the probes, with which each interval holds.
-    seed : int
-        Of the probes.
 
     Raises
     ------
@@ -198,7 +195,7 @@ def sketch(operator: FisherOperator, *, probes: int = 100, level: float = 0.95, 
     theory.md, section 7.
     """
     require_probes(probes, 1, "the sketch")
-    require_level(level)
+    require_fraction("level", level)
     u, singular, _ = torch.linalg.svd(gaussian_columns(operator, probes, seed), full_matrices=False)
     image = operator.gram_product(u[:, :, 0])
     norm = image.norm(dim=1, keepdim=True)
@@ -212,4 +209,4 @@ def _check(probes: int, least: int, rank: int, level: float) -> None:
     require_probes(probes, least, "a sketch of this rank")
     if rank < 1:
         raise DataError(f"rank is {rank}: expected a bound of at least 1 on the rank of G, min(K - 1, d)")
-    require_level(level)
+    require_fraction("level", level)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fimtheory.claims import Status
 from fimtheory.errors import DataError
 from fimtheory.estimators.block_krylov import block_krylov
+from fimtheory.estimators.options import require_fraction
 from fimtheory.estimators.result import rounding
 from fimtheory.fisher import FisherOperator, times_power_of_two
 
@@ -100,10 +101,13 @@ def spectrum(
     began = time.perf_counter()
     operator = FisherOperator(module, x, temperature, seed)
     most = min(operator.K - 1, x[0].numel())
-    if not 1 <= rank <= most:
-        raise DataError(f"rank is {rank}: F has at most min(K - 1, d) = {most} nonzero eigenvalues here; ask for fewer")
-    if tol is not None and not 0 < tol < 1:
-        raise DataError(f"tol is {tol}: expected a number between 0 and 1")
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= most:
+        raise DataError(
+            f"rank is {rank!r}: expected the number of eigenvalues to find, from 1 to min(K - 1, d) = {most}; F has no "
+            "more that are nonzero"
+        )
+    if tol is not None:
+        require_fraction("tol", tol)
     operator.adjoint_test()
     pairs = block_krylov(operator, rank, tol=tol, seed=seed)
     exponent = operator.exponent.unsqueeze(1)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fimtheory.claims import Status
-from fimtheory.errors import DataError
 from fimtheory.estimators.hutch_plus_plus import hutch_plus_plus
 from fimtheory.estimators.hutchinson import hutchinson
-from fimtheory.estimators.probes import require_level, require_probes
+from fimtheory.estimators.options import check_options
+from fimtheory.estimators.probabilities import note_on_probabilities
 from fimtheory.estimators.result import Estimate, Finding
 from fimtheory.estimators.start import null_vector
 from fimtheory.estimators.xtrace import xtrace
@@ -101,12 +101,13 @@ def trace(
     (1.0, 'exact', 'exact')
     """
     began = time.perf_counter()
-    _check_options(method, probes, level)
+    check_options(_OPTIONS, method, probes=probes, level=level)
     operator = FisherOperator(module, x, temperature, seed)
     operator.adjoint_test()
-    note = ""
+    notes = [note_on_probabilities(operator.logits)]
     if method == "auto":
-        method, note = _cheaper(operator, probes)
+        method, counted = _cheaper(operator, probes)
+        notes.append(counted)
     probes, level = 100 if probes is None else probes, 0.95 if level is None else level
     if method == "exact":
         finding = exact_trace(operator)
@@ -117,8 +118,8 @@ def trace(
     else:
         finding = xtrace(operator, probes=probes, seed=seed)
     if method != "exact" and probes >= operator.K - 1:
-        note = f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}"
-    seconds = time.perf_counter() - began
+        notes.append(f"the method 'exact' takes no more products: K - 1 = {operator.K - 1}")
+    seconds, note = time.perf_counter() - began, "; ".join(filter(None, notes))
     dtype, evaluations = operator.logits.dtype, operator.evaluations
     return Estimate.from_finding(finding, operator.exponent, dtype, evaluations, seconds, quantity="trace", note=note)
 
@@ -130,14 +131,11 @@ def _cheaper(operator: FisherOperator, probes: int | None) -> tuple[str, str]:
     return "exact" if others <= 2 * randomised else "hutch++", counted
 
 
-def _check_options(method: str, probes: int | None, level: float | None) -> None:
-    if method not in ("auto", "exact", "hutchinson", "hutch++", "xtrace"):
-        raise DataError(f"method is {method!r}: expected 'auto', 'exact', 'hutchinson', 'hutch++' or 'xtrace'")
-    if level is not None:
-        require_level(level)
-    if probes is not None:
-        require_probes(probes, 1, "a trace estimate")
-    if method == "exact" and probes is not None:
-        raise DataError("method 'exact' has no probes: leave them out, or use the method 'hutch++'")
-    if method in ("exact", "xtrace") and level is not None:
-        raise DataError(f"method {method!r} has no level: leave it out, or use the method 'hutch++'")
+_OPTIONS = {
+    "auto": ("probes", "level"),
+    "exact": (),
+    "hutchinson": ("probes", "level"),
+    "hutch++": ("probes", "level"),
+    "xtrace": ("probes",),
+}
+"""The methods, and the options that each takes."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fimtheory.claims import Status
-from fimtheory.estimators.probes import class_probe, require_probes
+from fimtheory.estimators.options import require_probes
+from fimtheory.estimators.probes import class_probe
 from fimtheory.estimators.result import Finding
 from fimtheory.estimators.start import orthonormal_to_null
 from fimtheory.fisher import FisherOperator
@@ -28,12 +29,10 @@ def xtrace(operator: FisherOperator, *, probes: int = 100, seed: int = 0) -> Fin
 
     Parameters
     ----------
-    operator : FisherOperator
-        The operator of a batch; every input has probes of its own.
+    operator, seed
+        As for ``hutchinson``.
     probes : int
         Products with G: half of them with random vectors, half with Q, which has K - 1 vectors at most.
-    seed : int
-        Of the probes.
 
     Raises
     ------

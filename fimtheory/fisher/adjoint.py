@@ -34,9 +34,11 @@ def adjoint_test(operator: FisherOperator) -> None:
     AdjointTestError
         If the two disagree for some input.
     GraphError
-        If the logits of an input depend on the others, if two forward passes give different logits, or if J is zero at
-        every input although the logits change around it.
+        If the logits of an input depend on the others, if two forward passes give different logits, if the module or
+        its caller runs under ``torch.inference_mode``, or if J is zero at every input although the logits change around
+        it.
     """
+    _require_autograd(operator)
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(operator.x.shape, generator=generator, dtype=torch.float64).to(operator.x).double()
     alone = _spread(operator, min(_TESTED, max(1, len(noise) // 2)))
@@ -61,6 +63,13 @@ def adjoint_test(operator: FisherOperator) -> None:
             f"<v, J^T u> = {reverse[k]:.9g}; one is wrong, so no estimate can be trusted. Correct the backward or jvp "
             "of the module's own autograd functions, or evaluate fimtheory.fisher.double(module)."
         )
+
+
+def _require_autograd(operator: FisherOperator) -> None:
+    """Refuse logits computed under ``torch.inference_mode``."""
+    if operator.logits.is_inference():
+        where = "this was called" if torch.is_inference_mode_enabled() else "the module computes its output"
+        raise GraphError(f"{where} under torch.inference_mode, whose tensors have no derivatives: remove it there")
 
 
 def _spread(operator: FisherOperator, count: int) -> Tensor:
@@ -119,6 +128,7 @@ def _require_constant(operator: FisherOperator, noise: Tensor, step: float) -> N
         change = operator.module(operator.x + (step * noise).to(operator.x)) - operator.logits
     if (change.abs().amax(1) > step**1.5 * operator.logits.abs().amax(1)).all():
         raise GraphError(
-            "J is zero at every input, but the logits change nearby: the forward detaches or rounds its input, or "
-            "all inputs sit on a kink; remove torch.no_grad and detach from the forward, or move the inputs"
+            "J is zero at every input, but the logits change nearby: the forward leaves autograd or rounds its input, "
+            "or all inputs sit on a kink; remove torch.no_grad, torch.inference_mode and detach from the forward, or "
+            "move the inputs"
         )
