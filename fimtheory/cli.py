@@ -96,7 +96,7 @@ def derive(
         if save is not None or as_json or token_variance is not None:
             raise DataError(f"{target} holds a proof, not an architecture: it takes no options")
         replay(theorem)
-        _out.print(proof_to_text(theorem), markup=False, highlight=False, soft_wrap=True)
+        OUT.print(proof_to_text(theorem), markup=False, highlight=False, soft_wrap=True)
         return
     importing = Importing(tuple(arg or ()), model_input, model_output)
     graph = theorem or resolve(target, parse_shape(input_shape), classes, importing).graph
