@@ -1,6 +1,7 @@
 """The kernel of proofs: what it accepts is true in numbers, and what does not follow it refuses."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -358,3 +359,12 @@ def test_a_thousand_mutants_of_each_proof(proof, record_property):
     for mutant in found:
         assert still_valid(mutant, proof), conclusions(mutant)
     print(f"{proof.name}: {len(found)} of 1,000 mutants conclude something else and follow from the theorem")
+
+
+def test_the_program_of_the_documentation():
+    text = (DERIVATIONS.parent / "docs" / "proofs.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(program, {})
+    assert all(f"`{path.stem}`" in text for path in theorem_files(DERIVATIONS))
+    rules = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    assert all(name in rules for name in RULES)
