@@ -100,6 +100,7 @@ RIGHT = [
     (equal(Form(T(u) * A * v * T(v) * u), Form(T(u) * A * v) * Form(T(v) * u)), "expansion"),
     (least(sympy.exp(-(z**2)), sympy.exp(-(a**2))), "peak", least(0, -(a - z) * 2 * z * sympy.exp(-(z**2)))),
     (least(sympy.exp(1), sympy.Rational(2719, 1000)), "numbers"),
+    (least(0, (x - y) * (sympy.exp(x) - sympy.exp(y))), "exponential"),
     (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2 + Norm(B * u) ** 2), "stacking"),
 ]
 WRONG = [
@@ -153,6 +154,8 @@ WRONG = [
     (least(sympy.Abs(x - 1), sympy.Abs(a - 1)), "peak", least(0, (a - x) * sympy.diff(sympy.Abs(x - 1), x))),
     (least(1 / x, 1 / a), "peak", least(0, -(a - x) / x**2)),
     (least(sympy.exp(1), sympy.Rational(2718, 1000)), "numbers"),
+    (least(0, (y - x) * (sympy.exp(x) - sympy.exp(y))), "exponential"),
+    (least(0, (x - y) * (sympy.exp(2 * x) - sympy.exp(y))), "exponential"),
     (least(sympy.sqrt(2) ** 2, x), "numbers"),
     (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2), "stacking"),
     (equal(Norm(Stack(A, B) * u), Norm(A * u) + Norm(B * u)), "stacking"),

@@ -24,7 +24,7 @@ _EFFORT = 20_000_000
 def require_consequence(claim: Statement, premises: Sequence[Statement]) -> None:
     """Refuse a claim that does not follow from the premises by arithmetic of real numbers.
 
-    Rational functions, roots, absolute values, minima and maxima are understood; every other term is an unknown of
+    Rational functions, roots, exponentials, absolute values, minima and maxima are understood; every other term is an unknown of
     which nothing but its declared sign is known.  Denominators must be nonzero and radicands nonnegative, as far as
     premises and signs say.
 
@@ -84,6 +84,8 @@ class _Reals:
             case sympy.Abs():
                 inner = self.term(expression.args[0])
                 return z3.If(inner >= 0, inner, -inner)
+            case sympy.exp():
+                return self._exponential(expression)
             case sympy.Max() | sympy.Min():
                 return self._extreme(expression)
             case _:
@@ -102,6 +104,13 @@ class _Reals:
             self.partial.append((inner != 0, f"{base} != 0, by which is divided,", []))
         result = z3.Product([inner] * power) if power > 1 else inner
         return result if exponent > 0 else 1 / result
+
+    def _exponential(self, expression: Any) -> Any:
+        """The power ``exp(t)^n`` for ``exp(n t)``, so that those of multiples are related."""
+        factor, rest = expression.exp.as_coeff_Mul()
+        inner = self._unknown(sympy.exp(rest / factor.q, evaluate=False))
+        power = z3.Product([inner] * abs(int(factor.p)))
+        return power if factor > 0 else 1 / power
 
     def _extreme(self, expression: Any) -> Any:
         first, *rest = (self.term(each) for each in expression.args)

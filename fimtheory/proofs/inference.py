@@ -229,6 +229,18 @@ def _smooth(expression: Any) -> bool:
     return isinstance(expression, sympy.Symbol) or expression.is_number
 
 
+def exponential(claim: Statement, premises: Premises, proof: Proof) -> None:
+    """``0 <= (s - t) (exp s - exp t)``: the exponential function increases."""
+    _some(premises, 0)
+    _want(claim, Relates.LE)
+    powers = sorted(claim.right.atoms(sympy.exp), key=sympy.default_sort_key)
+    for one, other in itertools.combinations(powers, 2):
+        expected = (one.exp - other.exp) * (one - other)
+        if claim.left == 0 and sympy.expand(claim.right - expected) == 0:
+            return
+    raise CheckError(f"{claim} is not 0 <= (s - t) (exp s - exp t)")
+
+
 def numbers(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``a <= b`` of two constants, by ball arithmetic with outward rounding."""
     _some(premises, 0)
@@ -315,7 +327,7 @@ RULES: dict[str, Callable[[Statement, Premises, Proof], None]] = {
     for function in (
         arithmetic, expansion, replacement, instance, mean_of_nonnegative, mean_of_constant, triangle,
         submultiplicative, cauchy_schwarz, transposition, gram, scaling, unit_identity, stacking, rayleigh, supremum,
-        trace_of_semidefinite, peak, numbers,
+        trace_of_semidefinite, peak, exponential, numbers,
     )
 }  # fmt: skip
 """The rules by the names that steps carry."""
