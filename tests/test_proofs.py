@@ -159,6 +159,10 @@ WRONG = [
     (least(sympy.sqrt(2) ** 2, x), "numbers"),
     (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2), "stacking"),
     (equal(Norm(Stack(A, B) * u), Norm(A * u) + Norm(B * u)), "stacking"),
+    (equal(Norm(Stack(A, B) * C) ** 2, Norm(A * C) ** 2 + Norm(B * C) ** 2), "stacking"),
+    (equal(Trace(A), Trace(B)), "expansion", equal(A, 1), equal(B, 1)),
+    (equal(Trace(A), Trace(B)), "replacement", equal(Trace(B), Trace(B)), equal(A, 1)),
+    (equal(Expect(sympy.Max(0, X * Expect(X))), sympy.Max(0, X * Expect(X))), "expansion"),
     (least(Norm(A), 1), "replacement", least(Norm(B), 1), equal(A, C)),
     (least(Norm(A - B), 1), "instance", least(Norm(A - C), 1)),
 ]
@@ -207,6 +211,33 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
             hypotheses=(Hypothesis("small", least(Norm(A * u), Norm(B * u)), "", definition=True),))),
         ("still speaks of X", proof_of(
             Step("end", least(0, X**2), "arithmetic"), labels={X: ("y", X)})),
+        ("need not be a real number", proof_of(Step("end", least(0, Expect(sympy.sqrt(x)) ** 2), "arithmetic"))),
+        ("need not be a real number", proof_of(Step("end", equal(x * Expect(1 / x), 1), "expansion"))),
+        ("need not be a real number", proof_of(Step("end", equal(Form(sympy.I) ** 2, -1), "expansion"))),
+        ("need not be a real number", proof_of(
+            Step("end", least(Norm(A), Norm(x) * Norm(A / x)), "submultiplicative"))),
+        ("rounded number", proof_of(Step("end", equal(sympy.Float(1) / 3, sympy.Rational(1, 3)), "expansion"))),
+        ("one named space", proof_of(Step("end", equal(Trace(1), Trace(1)), "expansion"))),
+        ("nonnegative or positive", proof_of(
+            Step("end", least(sympy.Symbol("n", negative=True), 0), "arithmetic"))),
+        ("two symbols are called x", proof_of(
+            Step("end", least(x, x), "arithmetic"),
+            Step("more", least(0, sympy.Symbol("x", positive=True)), "arithmetic"))),
+        ("not an independent copy", proof_of(
+            Step("end", least(0, 1), "arithmetic"), labels={X: ("y", X), X_copy: ("y", X)})),
+        ("still speaks of X", proof_of(
+            Step("end", least(0, X**2 * Expect(X) ** 2), "arithmetic"), labels={X: ("y", X)})),
+        ("still speaks of x", proof_of(
+            Step("end", equal(Expect(x * X), x * Expect(X)), "expansion"), labels={X: ("y", X)}, dependent=(x,))),
+        ("assumes something of an arbitrary", proof_of(
+            Step("null", least(0, 1), "arithmetic"),
+            Step("end", least(Top(A), 0), "supremum", ("small",)),
+            labels={X: ("y", X)},
+            hypotheses=(Hypothesis("small", least(Form(T(u) * A * u), 0), ""),))),
+        ("not in `dependent`", proof_of(
+            Step("small", least(Norm(A * u), a), "arithmetic", ("length",)),
+            Step("end", least(Norm(A), a), "supremum", ("small",)),
+            hypotheses=(Hypothesis("length", equal(a, Norm(A * u)), "", definition=True),))),
         ("assumes something of z", proof_of(
             Step("sign", least(0, (a - z) * 2 * z), "arithmetic", ("near",)),
             Step("end", least(z**2, a**2), "peak", ("sign",)),
@@ -222,7 +253,7 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
         ("nothing is concluded", proof_of(Step("end", least(0, 1), "arithmetic"), conclusions=())),
         ("is not a step", proof_of(Step("end", least(0, 1), "arithmetic"), conclusions=("unit",), hypotheses=(UNIT,))),
         ("is not a number", proof_of(Step("end", equal(Form(A * u), Form(A * u)), "expansion"))),
-        ("has none", proof_of(Step("end", least(0, Trace(u)), "arithmetic"))),
+        ("has none", proof_of(Step("end", least(0, Top(u)), "arithmetic"))),
         ("starts from", proof_of(Step("end", least(Norm(u * A), Norm(u) * Norm(A)), "submultiplicative"))),
         ("between the same spaces", proof_of(Step("end", least(Norm(A + u), Norm(A) + Norm(u)), "triangle"))),
         ("not an operator of this proof", proof_of(Step("end", least(Norm(operator("Q")), 1), "arithmetic"))),

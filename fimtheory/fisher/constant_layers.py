@@ -29,11 +29,11 @@ class layers_with_constant_weights(TorchFunctionMode):  # noqa: N801  a context 
 
     Parameters
     ----------
-    packed : PackedConvolutions
-        Those of the module, kept from pass to pass.
+    packed : PackedConvolutions, optional
+        Those of the module, kept from pass to pass; without them convolutions are torch's own.
     """
 
-    def __init__(self, packed: PackedConvolutions) -> None:
+    def __init__(self, packed: PackedConvolutions | None = None) -> None:
         self._packed = packed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -176,7 +176,7 @@ class _TransposedConvolution:
 
 
 def _convolve(
-    packed: PackedConvolutions,
+    packed: PackedConvolutions | None,
     func: Any,
     input: Tensor,
     weight: Tensor,
@@ -191,7 +191,7 @@ def _convolve(
         return func(input, weight, bias, stride, padding, dilation, groups)
     stride, padding, dilation = (_each(v, dimensions) for v in (stride, padding, dilation))
     options = (stride, padding, dilation, False, [0] * dimensions, groups)
-    found = packed.find(input, weight, stride, padding, dilation, groups)
+    found = None if packed is None else packed.find(input, weight, stride, padding, dilation, groups)
     return _Apply.apply(input, _Convolution(weight, options, found), bias)
 
 

@@ -181,10 +181,13 @@ class Linearisation:
         return torch.autograd.grad(gradient, cotangent, v, retain_graph=True, materialize_grads=True)[0]
 
     def forward_mode(self, v: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits at the inputs of ``index`` in a pass of their own, and ``J v`` there by forward mode."""
+        """Return the logits at the inputs of ``index`` in a pass of their own, and ``J v`` there by forward mode.
+
+        Convolutions are torch's own there, which is evidence for the packed ones.
+        """
         x = self._x.detach()[index].contiguous()
         with (
-            torch.no_grad(), derivative_kernels(), layers_with_constant_weights(self._packed), forward_ad.dual_level(),
+            torch.no_grad(), derivative_kernels(), layers_with_constant_weights(), forward_ad.dual_level(),
             _named_derivative_errors("forward-mode"),
         ):  # fmt: skip
             logits, image = forward_ad.unpack_dual(self._run(forward_ad.make_dual(x, v)))

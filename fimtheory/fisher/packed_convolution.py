@@ -28,27 +28,24 @@ def packs(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Stride, padding and dilation, two of each, and the groups of a convolution, as ``torch.conv2d`` takes them."""
+    """Stride and padding, two of each, and the groups of a convolution, as ``torch.conv2d`` takes them."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
-    dilation: tuple[int, ...]
     groups: int
 
     def output(self, shape: torch.Size, weight: Tensor) -> torch.Size:
         """Return the shape of the output for arguments of a shape."""
         sides = (
-            (side + 2 * padding - dilation * (size - 1) - 1) // stride + 1
-            for side, size, stride, padding, dilation in zip(
-                shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
-            )
+            (side + 2 * padding - size) // stride + 1
+            for side, size, stride, padding in zip(shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
         )
         return torch.Size((shape[0], len(weight), *sides))
 
     @property
     def arguments(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
         """In the order of oneDNN's operators."""
-        return self.padding, self.stride, self.dilation, self.groups
+        return self.padding, self.stride, (1, 1), self.groups
 
 
 class PackedConvolutions:
@@ -60,10 +57,15 @@ class PackedConvolutions:
     def find(
         self, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
     ) -> PackedConvolution | None:
-        """Return the convolution of arrays like x, or None where oneDNN does not apply."""
-        if not packs(x) or not packs(weight) or 0 in (x.numel(), weight.numel()) or weight.is_inference():
+        """Return the convolution of arrays like x, or None where oneDNN does not apply.
+
+        Kernels with gaps and padding as wide as a kernel are left to torch: with both strides and gaps oneDNN reads
+        beyond its arrays (torch 2.13).
+        """
+        usual = dilation == [1, 1] and all(p < size for p, size in zip(padding, weight.shape[2:], strict=False))
+        if not (packs(x) and packs(weight) and usual) or 0 in (x.numel(), weight.numel()) or weight.is_inference():
             return None
-        geometry = Geometry(tuple(stride), tuple(padding), tuple(dilation), groups)
+        geometry = Geometry(tuple(stride), tuple(padding), groups)
         key = (id(weight), weight._version, geometry)  # a weight that is held here keeps its id
         if key not in self._made:
             self._made[key] = PackedConvolution(weight, geometry, x.shape)
@@ -97,11 +99,10 @@ class PackedConvolution:
         weight, geometry, (height, width) = self._weight, self._geometry, self._weight.shape[2:]
         step, other = geometry.stride
         if step == other == 1:
-            down, right = geometry.dilation
-            padding = down * (height - 1) - geometry.padding[0], right * (width - 1) - geometry.padding[1]
-            return None if min(padding) < 0 else _Flipped(weight, geometry, padding, self._shape)
+            padding = height - 1 - geometry.padding[0], width - 1 - geometry.padding[1]
+            return _Flipped(weight, geometry, padding, self._shape)
         padded = -(-height // step) * -(-width // step) * step**2
-        if step != other or geometry.dilation != (1, 1) or padded > _MOST_WASTED * height * width:
+        if step != other or padded > _MOST_WASTED * height * width:
             return None
         return _Phases(weight, geometry, self._shape)
 
@@ -112,6 +113,7 @@ class _Packed:
         self._blocks = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry, list(shape))
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        bias = None if bias is None else bias.contiguous()  # the operator reads it as if it were
         result = torch.ops.mkldnn._convolution_pointwise(x, self._blocks, bias, *self._geometry, "none", [], "")
         return result.contiguous() if x.is_contiguous() else result
 
@@ -141,7 +143,7 @@ class _Phases:
         whole = F.pad(weight, (0, missing[0], 0, missing[1])).unflatten(0, (geometry.groups, -1))
         taps = whole.unflatten(4, (width, self._step)).unflatten(3, (height, self._step))  # g, out, in, j, r, j, r
         kernel = taps.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3).flip(2, 3).contiguous()
-        everywhere = Geometry((1, 1), (height - 1, width - 1), (1, 1), geometry.groups)
+        everywhere = Geometry((1, 1), (height - 1, width - 1), geometry.groups)
         self._into_phases = _Packed(kernel, everywhere, geometry.output(shape, weight))
 
     def __call__(self, y: Tensor, sides: torch.Size) -> Tensor:

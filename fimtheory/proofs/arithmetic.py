@@ -18,7 +18,7 @@ except ImportError:
 __all__ = ["require_consequence"]
 
 _EFFORT = 1_000_000
-"""z3's own measure of work, the same on every machine; three times what the hardest step of the shipped proofs takes."""
+"""z3's own measure of work, the same on every machine: three times what the hardest shipped step takes."""
 
 
 def require_consequence(claim: Statement, premises: Sequence[Statement]) -> None:

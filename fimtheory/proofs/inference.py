@@ -35,6 +35,7 @@ def expansion(claim: Statement, premises: Premises, proof: Proof) -> None:
     difference = _expanded(claim.left - claim.right, proof)
     for premise in premises:
         _want(premise, Relates.EQ)
+        _require_own_traces(difference, premise, proof)
         difference = difference.subs(premise.left, premise.right)
     if not _vanishes(difference, proof):
         raise CheckError(f"the two sides of {claim} do not expand to the same")
@@ -44,6 +45,7 @@ def replacement(claim: Statement, premises: Premises, proof: Proof) -> None:
     """The claim is the first premise with the left side of an equation, the second, in place of its right side."""
     fact, equation = _some(premises, 2)
     _want(equation, Relates.EQ)
+    _require_own_traces(claim.left - claim.right, equation, proof)
     exchanged = _exchanged(claim, {equation.left: equation.right})
     if exchanged != fact:
         raise CheckError(f"{claim} does not become {fact} by {equation}")
@@ -153,7 +155,7 @@ def stacking(claim: Statement, premises: Premises, proof: Proof) -> None:
     base, exponent = claim.left.as_base_exp()
     inner = _normed(base)
     stack, vector = (inner.args[0], sympy.Mul(*inner.args[1:])) if isinstance(inner, sympy.Mul) else (inner, None)
-    if exponent != 2 or vector is None or not isinstance(stack, Stack):
+    if exponent != 2 or vector is None or not isinstance(stack, Stack) or not _is_vector(Norm(vector), proof):
         raise CheckError(f"the left side of {claim} is not ||[A; B] u||^2")
     if sympy.expand(claim.right - sum((Norm(part * vector) ** 2 for part in stack.args), sympy.Integer(0))) != 0:
         raise CheckError(f"the right side of {claim} is not the sum of the squares of the parts")
@@ -202,10 +204,9 @@ def peak(claim: Statement, premises: Premises, proof: Proof) -> None:
     (top,) = a if len(a) == 1 else (None,)
     if top is None or claim.left.subs(x, top) != claim.right:
         raise CheckError(f"the right side of {claim} is not the left one at another point")
-    declared = {name for name in ("nonnegative", "positive") if getattr(x, f"is_{name}")}
-    if not all(getattr(top, f"is_{name}") for name in (*declared, "real")):
+    if (x.is_nonnegative and not top.is_nonnegative) or (x.is_positive and not top.is_positive):
         raise CheckError(f"{top} need not be in the range of {x}")
-    if x.is_integer or not _smooth(claim.left):
+    if not _smooth(claim.left):
         raise CheckError(f"{claim.left} is not known to be differentiable in {x}")
     if premise.left != 0 or sympy.expand(premise.right - (top - x) * sympy.diff(claim.left, x)) != 0:
         raise CheckError(f"{premise} does not say that the derivative of {claim.left} changes sign at {top}")
@@ -315,6 +316,12 @@ def _expanded(number: Any, proof: Proof) -> Any:
         lambda e: Form(_T(e.base.of) * e.base.of) ** (e.exp / 2),
     )
     return normal_form(squares, proof.spaces, proof.labels)
+
+
+def _require_own_traces(number: Any, equation: Statement, proof: Proof) -> None:
+    """Refuse to put the identity into a trace: those of the identities of two spaces differ."""
+    if number.has(Trace) and None in (space_of(equation.left, proof.spaces), space_of(equation.right, proof.spaces)):
+        raise CheckError(f"{equation} may not be used in a trace, which would not tell spaces apart")
 
 
 def _is_vector(norm: Norm, proof: Proof) -> bool:

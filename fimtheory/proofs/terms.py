@@ -194,8 +194,8 @@ def _turned(word: Any) -> Any:
 
 
 def free_of_means(expression: sympy.Expr) -> set[sympy.Basic]:
-    """Return the symbols of an expression; a mean binds the random numbers in it."""
-    return expression.replace(Expect, lambda of: sympy.Integer(0)).free_symbols  # pyright: ignore
+    """Return the symbols of an expression outside of means."""
+    return expression.replace(Expect, lambda of: sympy.Dummy(real=True)).free_symbols  # pyright: ignore
 
 
 def _moments(of: sympy.Expr, labels: Labels) -> sympy.Expr:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import sympy
 
 from fimtheory.proofs.proof import Hypothesis, Proof
-from fimtheory.proofs.terms import Expect
 
 __all__ = ["proof_to_text"]
 
@@ -50,7 +49,7 @@ def _signs(proof: Proof) -> list[str]:
     symbols: set[sympy.Basic] = set()
     for statement in (*claims, *assumed):
         for side in (statement.left, statement.right):
-            symbols |= side.replace(Expect, lambda of: sympy.Integer(0)).free_symbols  # pyright: ignore
+            symbols |= side.free_symbols
     found = []
     for symbol in sorted(symbols, key=str):
         if symbol.is_positive:
