@@ -24,7 +24,7 @@ def size_of_errors(x, weight):
     return 1e-5 * float(x.abs().max() * weight.abs().max()) * weight[0].numel()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_maps_and_transposes_of_every_shape(data):
     pair = lambda *choices: [data.draw(st.sampled_from(choices)) for _ in range(2)]  # noqa: E731

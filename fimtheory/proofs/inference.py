@@ -155,7 +155,7 @@ def stacking(claim: Statement, premises: Premises, proof: Proof) -> None:
     base, exponent = claim.left.as_base_exp()
     inner = _normed(base)
     stack, vector = (inner.args[0], sympy.Mul(*inner.args[1:])) if isinstance(inner, sympy.Mul) else (inner, None)
-    if exponent != 2 or vector is None or not isinstance(stack, Stack) or not _is_vector(Norm(vector), proof):
+    if exponent != 2 or vector is None or not isinstance(stack, Stack) or not _is_vector(vector, proof):
         raise CheckError(f"the left side of {claim} is not ||[A; B] u||^2")
     if sympy.expand(claim.right - sum((Norm(part * vector) ** 2 for part in stack.args), sympy.Integer(0))) != 0:
         raise CheckError(f"the right side of {claim} is not the sum of the squares of the parts")
@@ -234,7 +234,7 @@ def exponential(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``0 <= (s - t) (exp s - exp t)``: the exponential function increases."""
     _some(premises, 0)
     _want(claim, Relates.LE)
-    powers = sorted(claim.right.atoms(sympy.exp), key=sympy.default_sort_key)
+    powers: list[Any] = sorted(claim.right.atoms(sympy.exp), key=sympy.default_sort_key)
     for one, other in itertools.combinations(powers, 2):
         expected = (one.exp - other.exp) * (one - other)
         if claim.left == 0 and sympy.expand(claim.right - expected) == 0:
@@ -311,10 +311,11 @@ def _vanishes(number: Any, proof: Proof) -> bool:
 
 def _expanded(number: Any, proof: Proof) -> Any:
     """The normal form of a number, in which squared norms of vectors are forms."""
-    squares = number.replace(
-        lambda e: isinstance(e, sympy.Pow) and isinstance(e.base, Norm) and e.exp.is_even and _is_vector(e.base, proof),
-        lambda e: Form(_T(e.base.of) * e.base.of) ** (e.exp / 2),
-    )
+
+    def is_square(e: Any) -> bool:
+        return isinstance(e, sympy.Pow) and isinstance(e.base, Norm) and e.exp.is_even and _is_vector(e.base.of, proof)
+
+    squares = number.replace(is_square, lambda e: Form(_T(e.base.of) * e.base.of) ** (e.exp / 2))
     return normal_form(squares, proof.spaces, proof.labels)
 
 
@@ -324,8 +325,8 @@ def _require_own_traces(number: Any, equation: Statement, proof: Proof) -> None:
         raise CheckError(f"{equation} may not be used in a trace, which would not tell spaces apart")
 
 
-def _is_vector(norm: Norm, proof: Proof) -> bool:
-    space = space_of(norm.of, proof.spaces)
+def _is_vector(expression: Any, proof: Proof) -> bool:
+    space = space_of(expression, proof.spaces)
     return space is not None and space[0] == REALS
 
 
