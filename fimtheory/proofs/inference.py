@@ -313,7 +313,12 @@ def _expanded(number: Any, proof: Proof) -> Any:
     """The normal form of a number, in which squared norms of vectors are forms."""
 
     def is_square(e: Any) -> bool:
-        return isinstance(e, sympy.Pow) and isinstance(e.base, Norm) and e.exp.is_even and _is_vector(e.base.of, proof)
+        return (
+            isinstance(e, sympy.Pow)
+            and isinstance(e.base, Norm)
+            and bool(e.exp.is_even)
+            and _is_vector(e.base.of, proof)
+        )
 
     squares = number.replace(is_square, lambda e: Form(_T(e.base.of) * e.base.of) ** (e.exp / 2))
     return normal_form(squares, proof.spaces, proof.labels)
