@@ -9,16 +9,16 @@ import os
 
 import pytest
 import torch
-from drawn_windows import CONVOLVING
 from hypothesis import HealthCheck, assume, event, given, settings, target
 from hypothesis import strategies as st
 from oracles import activations, ascend, fragment_module, jacobian, log10_lam, norm
-from strategies import layer_graphs, weights_for
 
 import fimtheory as ft
 from fimtheory import layers
 from fimtheory.claims import VALUE_BOUNDS
 from fimtheory.derivation import body_of, local_nodes
+from fimtheory.strategies import layer_graphs, weights_for
+from fimtheory.strategies.windows import CONVOLVING
 
 ROUNDING = 1e-9
 """Relative error allowed to the float64 lam and Jacobian norms that the bound is compared with."""

@@ -1,0 +1,1 @@
+"""Properties that every rule must have, tested against dense truths."""
