@@ -126,10 +126,14 @@ class Case:
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Compute the run on a batch of each input."""
+        return self.computed(self.tensors, *inputs)
+
+    def computed(self, tensors: tuple[Mapping[str, Tensor], ...], *inputs: Tensor) -> Tensor:
+        """Compute the run with other tensors."""
         values = inputs
-        for site, tensors in zip(self.sites, self.tensors, strict=True):
+        for site, own in zip(self.sites, tensors, strict=True):
             function = require_rule(site.layer, Quantity.FORWARD, site.nodes[0]).function(site)
-            values = (function(tensors, *values),)
+            values = (function(own, *values),)
         return values[0]
 
     def site(self, **context: Any) -> Site:
@@ -137,13 +141,13 @@ class Case:
         floor = None if self.token_variance is None else sympy.Rational(self.token_variance)
         return Site.of(*self.layers, inputs=self.inputs, token_variance=floor, **context)
 
-    def measured(self, claim: Claim) -> dict[sympy.Expr, arb]:
-        """Return the certified values of the claim's measured symbols."""
-        found = {}
+    def measured(self, claim: Claim, tensors: tuple[Mapping[str, Tensor], ...] | None = None) -> dict[sympy.Expr, arb]:
+        """Return the certified values of the claim's measured symbols, of these tensors or of others."""
+        found, held = {}, self.tensors if tensors is None else tensors
         for each in claim.measured:
             places = [self.nodes.index(node) for node in each.nodes]
-            layers, tensors = tuple(self.layers[p] for p in places), tuple(self.tensors[p] for p in places)
-            place = Place(layers, tensors, self.sites[places[0]].inputs[0], each.nodes)
+            layers, read = tuple(self.layers[p] for p in places), tuple(held[p] for p in places)
+            place = Place(layers, read, self.sites[places[0]].inputs[0], each.nodes)
             value, _ = measured_value(each.kind, place)
             found[each.symbol] = value if find_measure(each.kind).exact else value.abs_upper()
         return found

@@ -43,12 +43,15 @@ def sound(case: Case) -> Found:
         The rule claims something else, or every input overflows.
     """
     quantity = case.registered.quantity
+    if quantity is Quantity.JACOBIAN_VARIANCE:
+        raise NotApplicableError("the claim is about a mean over random weights, see expected_matches_sampling")
+    _require_shape(case)
     if quantity in VALUE_BOUNDS:
         return _values(case)
     if quantity is Quantity.SLOPES:
         return _slopes(case)
     if quantity is not Quantity.GAIN:
-        raise NotApplicableError(f"a {quantity} bounds neither a value nor a derivative at an input")
+        raise NotApplicableError(f"the {quantity} bounds neither a value nor a derivative at an input")
     return _gain(case)
 
 
@@ -67,7 +70,7 @@ def _gain(case: Case) -> Found:
         ratios = torch.full_like(found, -1.0)
         for k in usable.nonzero().flatten().tolist():
             bound, estimate = bound_at([x[k : k + 1] for x in inputs]), found[k].item()
-            _compare(case, "sound", "the norm of the Jacobian exceeds the gain", bound, estimate)
+            _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate)
             ratios[k] = estimate / bound if bound > 0 and math.isfinite(bound) else 0.0
             if ratios[k] > best:
                 best, worst = ratios[k].item(), (bound, estimate)
@@ -142,9 +145,15 @@ def _quotients(
             bound = bound_at([x[[k, k - 1]]])
             rounding = 1e-14 * (y[k].norm() + y[k - 1].norm()) / distance[k]
             _compare(
-                case, "sound", "a difference quotient exceeds the gain", bound, (change[k] / distance[k]).item(),
+                case, "a difference quotient exceeds the gain", bound, (change[k] / distance[k]).item(),
                 rounding.item(),
             )  # fmt: skip
+
+
+def _require_shape(case: Case) -> None:
+    made = tuple(case.forward(*_start(case)).shape[1:])
+    if made != case.sites[-1].output:
+        case.fail("sound", f"the shape rule says {case.sites[-1].output}, but the output has shape {made}")
 
 
 def _start(case: Case) -> list[Tensor]:
@@ -189,7 +198,7 @@ def _values(case: Case) -> Found:
     best = -1.0
     for k in found.isfinite().nonzero().flatten().tolist():
         bound = bound_at([x[k : k + 1] for x in inputs])
-        _compare(case, "sound", f"the {case.registered.quantity} is exceeded", bound, found[k].item())
+        _compare(case, f"the {case.registered.quantity} is exceeded", bound, found[k].item())
         best = max(best, found[k].item() / bound if bound > 0 else 0.0)
     if best < 0:
         raise NotApplicableError("every value overflows")
@@ -219,11 +228,11 @@ def _slopes(case: Case) -> Found:
 # ---- comparing --------------------------------------------------------------------------------------------------
 
 
-def _compare(case: Case, prop: str, cause: str, bound: float, estimate: float, rounding: float = 0.0) -> None:
+def _compare(case: Case, cause: str, bound: float, estimate: float, rounding: float = 0.0) -> None:
     largest = max((t.abs().max().item() for held in case.tensors for t in held.values() if t.numel()), default=1.0)
     allowed = _CANCELLATION * largest if math.isfinite(largest) else 0.0
     if estimate > bound * (1 + ROUNDING) + allowed + rounding:
-        case.fail(prop, cause, bound, estimate)
+        case.fail("sound", cause, bound, estimate)
 
 
 def _norm(matrix: Tensor) -> float:
