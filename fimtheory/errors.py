@@ -105,7 +105,9 @@ class PropertyError(FimTheoryError, AssertionError):
         self.bound, self.estimate = bound, estimate
         self.ratio = estimate / bound if bound else math.inf
         numbers = "" if math.isnan(bound) else f" (claimed {bound:.6g}, found {estimate:.6g}, ratio {self.ratio:.6g})"
-        super().__init__(f"{rule} is not {prop} at {layer}, seed {seed}: {cause}{numbers}; to reproduce:\n{snippet}")
+        super().__init__(
+            f"{rule} fails the property {prop} at {layer}, seed {seed}: {cause}{numbers}; to reproduce:\n{snippet}"
+        )
 
 
 class CheckError(FimTheoryError):

@@ -6,6 +6,7 @@ the reason where it says nothing.  ``check_rule`` runs all of them.
 
 from __future__ import annotations
 
+import fimtheory.strategies  # noqa: F401  says what to install where hypothesis is missing
 from fimtheory.properties.cases import Case, Found, NotApplicableError, cases
 from fimtheory.properties.checking import (
     PROPERTIES,

@@ -51,17 +51,20 @@ def monotone(case: Case) -> Found:
 
 
 def scales(case: Case) -> Found:
-    """A layer that is linear in its first weight has a gain that is homogeneous in it.
+    """A layer that is linear in its first weight has a gain that is homogeneous in it, where the claim is an equality.
 
     Raises
     ------
     PropertyError
         Four times the weight gives four times the Jacobian, but not four times the claim.
     NotApplicableError
-        The rule is not about the gain of a layer that is linear in its first weight.
+        The claim is not an exact gain, or the layer is not linear in its first weight.
     """
     if case.registered.quantity is not Quantity.GAIN or case.joint or case.registered.needs:
         raise NotApplicableError("the claim is not a gain by itself")
+    claim = case.registered.claim(case.site())
+    if claim.relation is not Relation.EQ:
+        raise NotApplicableError("the claim is not an equality, and an upper bound need not be homogeneous")
     place = next(((k, p.name) for k, site in enumerate(case.sites) for p in _weights(site)), None)
     if place is None:
         raise NotApplicableError("the layer has no weights")
@@ -75,7 +78,6 @@ def scales(case: Case) -> Found:
     allowed = _AGREEMENT * usual.abs().max() * _FACTOR
     if not usual.isfinite().all() or usual.abs().max() == 0 or (larger - _FACTOR * usual).abs().max() > allowed:
         raise NotApplicableError("the layer is not linear in its first weight, or its Jacobian is zero or overflows")
-    claim = case.registered.claim(case.site())
     before, after = (upper(claim.expression, case.measured(claim, held)) for held in (case.tensors, scaled))
     if abs(after - _FACTOR * before) > _AGREEMENT * abs(after):
         case.fail("scales", "four times the weight gives four times the Jacobian but another claim", 4 * before, after)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hypothesis import reject
@@ -14,7 +15,7 @@ from fimtheory.errors import FimTheoryError, RuleError, StrategyError
 from fimtheory.layers import Layer
 from fimtheory.registry import Site
 
-__all__ = ["SHAPES", "Drawing", "Kinds", "Sizes", "draws_of", "placed", "register", "runs", "takers"]
+__all__ = ["SHAPES", "Drawing", "Kinds", "Sizes", "draws_of", "placed", "register", "runs"]
 
 Sizes = Sequence[int]
 """A shape in numbers, without the batch."""
@@ -64,8 +65,10 @@ def register(kind: type[Layer], drawing: Drawing, *, replace: bool = False) -> N
     if kind in _DRAWINGS and not replace:
         raise RuleError(f"there is a strategy for {kind.__name__} already; pass replace=True to replace it")
     _DRAWINGS[kind] = drawing
+    draws_of.cache_clear()
 
 
+@lru_cache(maxsize=4096)  # making a strategy costs more than drawing from it
 def draws_of(kind: type[Layer], shape: Sizes) -> SearchStrategy[Any] | None:
     """Return a strategy of layers of type ``kind`` that take ``shape``, or None where there is none.
 
@@ -83,19 +86,18 @@ def draws_of(kind: type[Layer], shape: Sizes) -> SearchStrategy[Any] | None:
     return _from_fields(kind).filter(lambda layer: _takes(layer, shape))
 
 
-def takers(kinds: Iterable[type[Layer]], shape: Sizes) -> list[type[Layer]]:
-    """Return those of ``kinds`` some layer of which takes ``shape``."""
-    return [kind for kind in kinds if draws_of(kind, shape) is not None]
+def _fitting(kind: type[Layer], shapes: Sequence[Sizes]) -> SearchStrategy[Sizes]:
+    fitting = [shape for shape in shapes if draws_of(kind, shape) is not None]
+    if not fitting:
+        raise StrategyError(f"the strategy of {kind.__name__} takes none of {len(shapes)} shapes, such as {shapes[0]}")
+    return st.sampled_from(fitting)
 
 
 @st.composite
 def placed(draw: st.DrawFn, kind: type[Layer], shapes: tuple[Sizes, ...] = SHAPES) -> tuple[Layer, tuple[Sizes, ...]]:
     """One layer of type ``kind``, and the shapes of its inputs, the first one out of ``shapes``."""
-    fitting = [shape for shape in shapes if draws_of(kind, shape) is not None]
-    if not fitting:
-        raise StrategyError(f"the strategy of {kind.__name__} takes none of {len(shapes)} shapes, such as {shapes[0]}")
-    shape = draw(st.sampled_from(fitting))
-    strategy = draws_of(kind, shape)
+    shape = draw(_fitting(kind, shapes))
+    strategy = draws_of(kind, tuple(shape))
     assert strategy is not None
     drawn = draw(strategy)
     return drawn if kind.arity != 1 else (drawn, (shape,))
@@ -109,12 +111,11 @@ def runs(
     if len(kinds) == 1:
         layer, inputs = draw(placed(kinds[0], shapes))
         return (layer,), inputs
-    fitting = [shape for shape in shapes if draws_of(kinds[0], shape) is not None]
-    shape = draw(st.sampled_from(fitting))
+    shape = draw(_fitting(kinds[0], shapes))
     made: list[Layer] = []
     here = shape
     for kind in kinds:
-        strategy = draws_of(kind, here)
+        strategy = draws_of(kind, tuple(here))
         if strategy is None:  # what the layers before it return does not fit
             reject()
         made.append(draw(strategy))
