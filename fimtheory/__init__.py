@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fimtheory.instantiation import instantiate
     from fimtheory.local import local_bound, local_radius
     from fimtheory.measures import evaluates
+    from fimtheory.properties import check_rule
     from fimtheory.radii import certified_accuracy, certified_radius
     from fimtheory.ranges import ranged
     from fimtheory.reporting import report
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 _NEEDS_TORCH = {
     "certified_accuracy": "fimtheory.radii",
     "certified_radius": "fimtheory.radii",
+    "check_rule": "fimtheory.properties",
     "estimate": "fimtheory.estimators",
     "estimate_black_box": "fimtheory.blackbox",
     "evaluate": "fimtheory.evaluation",
@@ -72,8 +74,8 @@ importing it would replace the function."""
 
 __all__ = [
     "Builder", "Claim", "Condition", "Derivation", "FimTheoryError", "LayerGraph", "Node", "Quantity", "Reference",
-    "Relation", "Repeat", "Site", "Status", "baseline", "certified_accuracy", "certified_radius", "check", "claims",
-    "derive", "errors", "estimate", "estimate_black_box", "evaluate", "evaluates",
+    "Relation", "Repeat", "Site", "Status", "baseline", "certified_accuracy", "certified_radius", "check", "check_rule",
+    "claims", "derive", "errors", "estimate", "estimate_black_box", "evaluate", "evaluates",
     "families", "from_onnx", "from_torch", "instantiate", "kl_interval", "layer", "layers", "load", "load_derivation",
     "load_graph", "local_bound", "local_radius", "measure", "ranged", "report", "rule", "rules", "save_graph",
     "semidefinite_bound", "sensitive_direction", "spectral_attack", "spectrum", "survey", "trace", "verify",

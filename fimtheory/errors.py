@@ -6,6 +6,8 @@ and exits with status 2.  A failed internal invariant is an ``AssertionError``, 
 
 from __future__ import annotations
 
+import math
+
 __all__ = [
     "AdjointTestError",
     "AnswerError",
@@ -17,11 +19,13 @@ __all__ = [
     "GraphError",
     "MissingRuleError",
     "NonFiniteError",
+    "PropertyError",
     "QueryError",
     "RuleError",
     "ShapeError",
     "SizeError",
     "SourceError",
+    "StrategyError",
     "SymbolicSizeError",
     "TargetError",
     "WeightsError",
@@ -62,6 +66,48 @@ class SymbolicSizeError(FimTheoryError):
 
 class AssumptionError(FimTheoryError):
     """A theorem holds under an assumption for which no value was given."""
+
+
+class StrategyError(FimTheoryError):
+    """No strategy draws layers of a type, or hypothesis is not installed."""
+
+
+class PropertyError(FimTheoryError, AssertionError):
+    """A rule does not have a property that it must have.
+
+    Attributes
+    ----------
+    rule, prop
+        Names of the rule and of the property.
+    layer
+        The layer, or the run of layers, with the shapes that flow in.
+    seed
+        Of weights and inputs.
+    bound, estimate, ratio
+        What the rule claims, what was found, and the second over the first; NaN where there is no number.
+    snippet
+        A program that fails in the same way.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        rule: str,
+        prop: str,
+        layer: str,
+        seed: int,
+        snippet: str,
+        bound: float = math.nan,
+        estimate: float = math.nan,
+    ) -> None:
+        self.rule, self.prop, self.layer, self.seed, self.snippet = rule, prop, layer, seed, snippet
+        self.bound, self.estimate = bound, estimate
+        self.ratio = estimate / bound if bound else math.inf
+        numbers = "" if math.isnan(bound) else f" (claimed {bound:.6g}, found {estimate:.6g}, ratio {self.ratio:.6g})"
+        super().__init__(
+            f"{rule} fails the property {prop} at {layer}, seed {seed}: {cause}{numbers}; to reproduce:\n{snippet}"
+        )
 
 
 class CheckError(FimTheoryError):

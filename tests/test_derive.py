@@ -11,7 +11,6 @@ from flint import arb
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from oracles import norm
-from strategies import layer_graphs, weights_for
 
 import fimtheory as ft
 from fimtheory import layers
@@ -23,6 +22,7 @@ from fimtheory.expressions import index_symbol, nonnegative, size_symbol
 from fimtheory.families.blocks import size_at
 from fimtheory.measures import MeasuredGraph, Place, measured_value
 from fimtheory.registry import Site, require_rule
+from fimtheory.strategies import layer_graphs, weights_for
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

@@ -9,10 +9,10 @@ from fractions import Fraction
 import pytest
 import sympy
 import torch
+from closed_forms import VARIABLES, closed_forms
 from flint import arb, fmpq
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from strategies import VARIABLES, closed_forms, layer_graphs, weights_for
 
 import fimtheory as ft
 from fimtheory import layers
@@ -28,6 +28,7 @@ from fimtheory.errors import (
     WeightsError,
 )
 from fimtheory.expressions import nonnegative, size_symbol
+from fimtheory.strategies import layer_graphs, weights_for
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 L = layers.Linear

@@ -7,9 +7,9 @@ import time
 
 import pytest
 import sympy
+from closed_forms import closed_forms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import closed_forms
 
 from fimtheory.errors import FormatError
 from fimtheory.expressions import MAX_DEPTH, from_json, index_symbol, nonnegative, positive, size_symbol, to_json

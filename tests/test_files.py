@@ -11,7 +11,6 @@ import pytest
 import sympy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import layer_graphs
 
 import fimtheory as ft
 from fimtheory import files, layers
@@ -19,6 +18,7 @@ from fimtheory.errors import FimTheoryError, FormatError, GraphError, ShapeError
 from fimtheory.expressions import index_symbol, size_symbol
 from fimtheory.files import graph_from_json, graph_to_json, read_json, write_json
 from fimtheory.proof_files import derivation_from_json, derivation_to_json
+from fimtheory.strategies import layer_graphs
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 LABELS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8).filter(

@@ -7,7 +7,6 @@ import itertools
 import pytest
 import sympy
 from hypothesis import HealthCheck, given, settings
-from strategies import layer_graphs
 
 import fimtheory as ft
 from fimtheory import layers
@@ -15,6 +14,7 @@ from fimtheory.errors import GraphError, MissingRuleError, RuleError, ShapeError
 from fimtheory.expressions import index_symbol, size_symbol
 from fimtheory.graph import MAX_SIZE
 from fimtheory.regions import elementary, regions
+from fimtheory.strategies import layer_graphs
 
 X = ft.Node("x", layers.Input((4,)))
 HEAD = ft.Node("head", layers.Linear(4, 3), ("x",))

@@ -11,7 +11,6 @@ import sympy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import layer_graphs
 
 import fimtheory as ft
 from fimtheory import inference, layers
@@ -22,6 +21,7 @@ from fimtheory.derivation import INDEX, Derivation, Instance, Lemma
 from fimtheory.errors import CheckError, FimTheoryError
 from fimtheory.expressions import index_symbol, nonnegative, size_symbol
 from fimtheory.proof_files import derivation_from_json, derivation_to_json
+from fimtheory.strategies import layer_graphs
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 L = layers.Linear

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from drawn_windows import BATCH_NORMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import jacobian, log10_lam, single
@@ -22,6 +21,7 @@ from fimtheory.local.passes import passes
 from fimtheory.local.walk import Walk, increments
 from fimtheory.local.walk import jacobian as jacobian_form
 from fimtheory.registry import Site, require_rule
+from fimtheory.strategies.windows import BATCH_NORMS
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 LEAKY = (0.01, 0.2, 1.0, 3.0, -0.5, -2.0, 0.0)

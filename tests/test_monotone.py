@@ -6,10 +6,10 @@ import math
 
 import pytest
 import sympy
+from closed_forms import VARIABLES, closed_forms
 from flint import arb
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from strategies import VARIABLES, closed_forms
 
 from fimtheory.balls import evaluated
 from fimtheory.errors import SymbolicSizeError

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drawn_products import product_layers
-from drawn_windows import BATCH_NORMS
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from one_layer import graph_of
 from oracles import activations
-from strategies import layer_graphs, single, weights_for
 
 import fimtheory as ft
 import fimtheory.forward
@@ -20,6 +17,8 @@ from fimtheory.claims import Quantity
 from fimtheory.errors import AssumptionError, MissingRuleError, NonFiniteError, RuleError
 from fimtheory.measures import MeasuredGraph
 from fimtheory.ranges import RANGED, Range, Ranges, ranged
+from fimtheory.strategies import layer_graphs, product_layers, single_layers, weights_for
+from fimtheory.strategies.windows import BATCH_NORMS
 
 ROUNDING = 1 + 1e-9
 SIZE = {
@@ -98,7 +97,7 @@ SHAPES = [(4,), (3, 4), (2, 3, 4), (2, 2, 3, 2)]
 @given(st.data())
 def test_no_value_of_a_layer_leaves_its_range(shape, data):
     """One layer on the box, perhaps a batch norm after it, with ordinary weights: where ranges are nearly attained."""
-    layer = data.draw(single(shape))
+    layer = data.draw(single_layers(shape))
     made = tuple(int(size) for size in ft.Site.of(layer, inputs=(shape,)).output)
     chain = [layer]
     if len(made) in BATCH_NORMS and data.draw(st.booleans()):

@@ -14,7 +14,6 @@ import sympy
 import torch
 from hypothesis import given, settings
 from latex_reader import value
-from strategies import layer_graphs
 
 import fimtheory as ft
 from fimtheory import layers, reporting
@@ -30,6 +29,7 @@ from fimtheory.latex.labels import label_key, prose
 from fimtheory.registry import Need
 from fimtheory.reporting import report, tex, typeset
 from fimtheory.rules.activations import ACTIVATIONS
+from fimtheory.strategies import layer_graphs
 
 latexmk = pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk (CI installs it)")
 HOSTILE = (

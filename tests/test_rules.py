@@ -12,7 +12,6 @@ import torch
 from flint import arb, arb_series, ctx
 from one_layer import SLACK, claim_of, gain_of, graph_of, module_of, value_of
 from oracles import jacobian, norm, single
-from strategies import ELEMENTWISE, parameters_of, tensor_in_style
 
 import fimtheory as ft
 from fimtheory import layers
@@ -22,6 +21,7 @@ from fimtheory.claims import VALUE_BOUNDS, Quantity, Relation
 from fimtheory.registry import rules
 from fimtheory.rules.activations import ACTIVATIONS
 from fimtheory.rules.pooling import _riesz_thorin_square, adaptive_average_pool_gain
+from fimtheory.strategies import ELEMENTWISE, parameters_of, tensor_in_style
 
 # ---- every rule -------------------------------------------------------------------------------------------------
 

@@ -7,17 +7,16 @@ import math
 import pytest
 import sympy
 import torch
-from drawn import constant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK, claim_of, gain_of, graph_of, module_of, site_of
 from oracles import jacobian, norm, single
-from strategies import parameters_of, tensor_in_style
 
 import fimtheory as ft
 from fimtheory import layers
 from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError
+from fimtheory.strategies import constant, parameters_of, tensor_in_style
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 

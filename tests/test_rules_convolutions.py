@@ -7,7 +7,6 @@ import math
 import pytest
 import sympy
 import torch
-from drawn_windows import CONVOLUTIONS, TRANSPOSED, convolution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import claim_of, gain_of, graph_of, module_of, value_of
@@ -20,6 +19,7 @@ from fimtheory import layers
 from fimtheory.claims import Quantity
 from fimtheory.errors import ShapeError
 from fimtheory.expressions import size_symbol
+from fimtheory.strategies.windows import CONVOLUTIONS, TRANSPOSED, convolution
 
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 4), st.integers(1, 9)),

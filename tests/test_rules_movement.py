@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import sympy
 import torch
-from drawn import movement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import claim_of, gain_of, graph_of, module_of, site_of
@@ -16,6 +15,7 @@ from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError
 from fimtheory.expressions import size_symbol
 from fimtheory.files import graph_from_json, graph_to_json
+from fimtheory.strategies import movement
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 

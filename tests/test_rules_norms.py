@@ -7,17 +7,17 @@ import math
 import pytest
 import sympy
 import torch
-from drawn_windows import normalisation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK, claim_of, gain_of, graph_of, module_of, value_of
 from oracles import jacobian, norm, single
-from strategies import parameters_of, tensor_in_style
 
 import fimtheory as ft
 from fimtheory import layers
 from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError
+from fimtheory.strategies import parameters_of, tensor_in_style
+from fimtheory.strategies.windows import normalisation
 
 STYLES = st.sampled_from(["normal", "ones", "signs", "single", "zero", "large"])
 

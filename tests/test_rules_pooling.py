@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-from drawn_windows import AVERAGE_POOLS, MAX_POOLS, pooling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK, claim_of, gain_of, graph_of, module_of
@@ -19,6 +18,7 @@ from fimtheory.claims import Quantity
 from fimtheory.errors import ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
 from fimtheory.rules.pooling import _uneven_square
+from fimtheory.strategies.windows import AVERAGE_POOLS, MAX_POOLS, pooling
 
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 2), st.integers(1, 12)),

@@ -7,7 +7,6 @@ import math
 import pytest
 import sympy
 import torch
-from drawn_products import product_layers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK
@@ -24,6 +23,7 @@ from fimtheory.errors import ShapeError, WeightsError
 from fimtheory.expressions import nonnegative, size_symbol
 from fimtheory.monotone import Direction, direction
 from fimtheory.registry import find_rule
+from fimtheory.strategies import product_layers
 
 SIZE = {
     Quantity.ENTRY_BOUND: lambda x: x.abs().max(),

@@ -7,7 +7,6 @@ import math
 import pytest
 import sympy
 import torch
-from drawn import reduction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK, claim_of, gain_of, module_of, site_of, value_of
@@ -17,6 +16,7 @@ from fimtheory import layers
 from fimtheory.claims import Quantity
 from fimtheory.errors import ShapeError
 from fimtheory.expressions import size_symbol
+from fimtheory.strategies import reduction
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-from drawn_windows import resampling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import SLACK, claim_of, gain_of, graph_of, module_of
@@ -18,6 +17,7 @@ from fimtheory import layers
 from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
+from fimtheory.strategies.windows import resampling
 from fimtheory.symmetry import Symmetry
 
 SHAPES = st.one_of(

@@ -7,7 +7,6 @@ import itertools
 import pytest
 import sympy
 import torch
-from drawn_windows import folding, unfolding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_layer import claim_of, gain_of, graph_of, module_of, site_of
@@ -19,6 +18,7 @@ from fimtheory import layers
 from fimtheory.claims import Quantity, Relation
 from fimtheory.errors import ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
+from fimtheory.strategies.windows import folding, unfolding
 
 H, W = size_symbol("H"), size_symbol("W")
 

@@ -8,7 +8,6 @@ from coverage_trials import MODULES, covers, fisher_by_pairs, rank_bound, trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import jacobian, log10_lam, single
-from strategies import layer_graphs, weights_for
 from test_estimators import linear, origin, with_spectrum
 from test_fisher import dense_lam, net
 
@@ -25,6 +24,7 @@ from fimtheory.estimators.sketch import (
     upper_factor,
 )
 from fimtheory.fisher import FisherOperator
+from fimtheory.strategies import layer_graphs, weights_for
 
 SLACK = 1e-12
 PAPER = ("paper-power", "paper-rayleigh", "paper-hutchinson")

@@ -9,33 +9,19 @@ import os
 
 import pytest
 import torch
-from drawn_windows import CONVOLVING
 from hypothesis import HealthCheck, assume, event, given, settings, target
 from hypothesis import strategies as st
-from oracles import activations, ascend, fragment_module, jacobian, log10_lam, norm
-from strategies import layer_graphs, weights_for
+from oracles import ascend, jacobian, log10_lam
 
 import fimtheory as ft
 from fimtheory import layers
-from fimtheory.claims import VALUE_BOUNDS
-from fimtheory.derivation import body_of, local_nodes
-
-ROUNDING = 1e-9
-"""Relative error allowed to the float64 lam and Jacobian norms that the bound is compared with."""
-CANCELLATION = 1e-13
-"""Error allowed to a float64 Jacobian norm, relative to what cancels in it, such as the product of all layer norms."""
+from fimtheory.properties.steps import ROUNDING, exceeded_steps, exceeds
+from fimtheory.strategies import layer_graphs, weights_for
+from fimtheory.strategies.windows import CONVOLVING
 
 tally = collections.Counter()
 closest = {}
 """Smallest log10(bound / lam) by number of weight layers below the head, with its graph: how close the search came."""
-
-
-def exceeds(found, bound, scale):
-    """Whether a float64 value is above the bound by more than its own rounding; all are log10 of squares."""
-    first, second = bound / 2, scale / 2 + math.log10(CANCELLATION)
-    top = max(first, second)
-    allowed = -math.inf if top == -math.inf else top + math.log10(10 ** (first - top) + 10 ** (second - top))
-    return found > 2 * allowed + ROUNDING
 
 
 def inputs_of(graph, generator, box):
@@ -98,67 +84,6 @@ def weight_layers(graph):
     return sum(isinstance(node.layer, kinds) for node in graph.nodes if node.name != graph.output)
 
 
-def check_steps(graph, weights, derivation, bound, x):
-    """Every step about a gain bounds the dense Jacobian from its source to its target, every other one the values."""
-    values = activations(graph, weights, x)
-    rows = iter(bound.rows)
-    position = {name: k for k, name in enumerate(graph.order)}
-    blocks = [(lemma, k) for lemma in derivation.lemmas for k in range(len(lemma.instances))]
-    for lemma, k in sorted(blocks, key=lambda block: position[block[0].instances[block[1]].entry]):
-        body, _, _ = body_of(graph, lemma)
-        names = local_nodes(body, lemma.instances[k])
-        for index in sorted(support(lemma)):
-            step, row = lemma.steps[index], next(rows)
-            source, end = names[step.source], names[step.target]
-            assert row.target == end
-            if step.quantity in VALUE_BOUNDS:
-                if values[end].isfinite().all():
-                    found = log10_size(step.quantity, values[end])
-                    assert found <= row.log10 + ROUNDING, (row, found)
-            elif source != end:
-                between = tuple(n for n in graph.order if feeds(graph, n, source, end))
-                jac = jacobian(fragment_single(graph, weights, source, between), values[source])
-                if jac.isfinite().all():
-                    truth = norm(jac)
-                    found = 2 * math.log10(truth) if truth > 0 else -math.inf
-                    assert not exceeds(found, 2 * row.log10, 2 * row.log10), (row, truth)
-
-
-def log10_size(quantity, value):
-    """Logarithm of what a bound on values bounds, in units in which no square overflows."""
-    unit = value.abs().max()
-    if unit == 0:
-        return -math.inf
-    parts = {
-        ft.Quantity.ENTRY_BOUND: value.flatten()[:, None],
-        ft.Quantity.TOKEN_NORM: value,
-        ft.Quantity.NORM_BOUND: value.flatten(),
-    }
-    return math.log10((parts[quantity] / unit).norm(dim=-1).max().item()) + math.log10(unit.item())
-
-
-def fragment_single(graph, weights, source, members):
-    module = fragment_module(graph, weights, source, members)
-    return lambda v: module(v[None])[0]
-
-
-def feeds(graph, node, source, end):
-    """Whether ``node`` lies on a path from ``source`` (excluded) to ``end``."""
-    if node == source:
-        return False
-    ancestors = ft.graph.nx.ancestors(graph.digraph, end) | {end}
-    return node in ancestors and source in ft.graph.nx.ancestors(graph.digraph, node)
-
-
-def support(lemma):
-    needed, pending = set(), [lemma.gain]
-    while pending:
-        index = pending.pop()
-        needed.add(index)
-        pending += lemma.steps[index].premises
-    return needed
-
-
 @contextlib.contextmanager
 def flushing(flush):
     """Compute with or without denormals; the suite flushes them."""
@@ -183,7 +108,7 @@ def attack_drawn(data, steps):
     random, *_, constant = inputs_of(graph, generator, box)
     for x in (random, constant):
         if usable(module, x):
-            check_steps(graph, weights, derivation, bound, x)
+            assert not list(exceeded_steps(graph, weights, derivation, bound, x))
 
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example]

@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import activations, jacobians, random_networks
-from strategies import layer_graphs, parameters_of
 
 import fimtheory as ft
 from fimtheory import layers
 from fimtheory.ensemble import Initial
+from fimtheory.strategies import layer_graphs, parameters_of
 from fimtheory.symmetry import flips, orthogonal
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]

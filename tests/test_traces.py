@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import jacobian, single
 from scipy.stats import binomtest, chi2
-from strategies import layer_graphs, weights_for
 from test_estimators import linear, origin, with_spectrum
 from test_fisher import Apply, WrongBackward, dense_fisher, net
 
@@ -24,6 +23,7 @@ from fimtheory.estimators.start import orthonormal_to_null
 from fimtheory.estimators.traces import exact_trace
 from fimtheory.estimators.xtrace import xtrace
 from fimtheory.fisher import FisherOperator
+from fimtheory.strategies import layer_graphs, weights_for
 
 SLACK = 1e-12
 METHODS = ("exact", "hutchinson", "hutch++", "xtrace")

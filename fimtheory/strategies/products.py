@@ -3,42 +3,63 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fimtheory import layers
+from fimtheory.layers import Layer
+from fimtheory.strategies.drawing import Kinds, Sizes, register
+
+if TYPE_CHECKING:
+    from fimtheory.strategies.graphs import Growing
+
+__all__ = ["PRODUCTS", "attention", "hidden", "product_layers", "product_of_branches"]
 
 _MOST_TOKENS = 8
-PRODUCTS = (layers.Multiply, layers.Gate, layers.MatMul, layers.ScaledDotProductAttention)
+PRODUCTS: Kinds = (layers.Multiply, layers.Gate, layers.MatMul, layers.ScaledDotProductAttention)
 
 
 @st.composite
-def product_layers(draw):
-    """A layer, shapes that it takes, and its tensors."""
-    kind = draw(st.sampled_from(PRODUCTS))
-    leading = draw(st.sampled_from([(), (2,), (3, 2)]))
-    rows, inner, columns, keys = (draw(st.integers(1, 4)) for _ in range(4))
+def product_of(draw: st.DrawFn, shape: Sizes, kind: type[Layer]) -> tuple[Layer, tuple[Sizes, ...]]:
+    """A product whose first input has ``shape``, and the shapes of all its inputs."""
+    *leading, rows, inner = shape if len(shape) > 1 else (1, *shape)
+    columns, keys = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     if kind is layers.Multiply:
-        return kind(), [(*leading, rows)] * 2, {}
+        return layers.Multiply(), (shape, shape)
     if kind is layers.Gate:
-        shape = (*leading, rows, columns)
         gate = tuple(draw(st.sampled_from([1, n])) for n in shape)
-        return kind(), [shape, gate[draw(st.integers(0, len(gate) - 1)) :]], {}
+        return layers.Gate(), (shape, gate[draw(st.integers(0, len(gate) - 1)) :])
     if kind is layers.MatMul:
         transposed = draw(st.booleans())
         second = (columns, inner) if transposed else (inner, columns)
-        return kind(transposed), [(*leading, rows, inner), (*leading, *second)], {}
+        return layers.MatMul(transposed), (shape, (*leading, *second))
     layer = draw(attention((rows, keys)))
-    tensor = torch.randn(layer.bias, dtype=torch.float64) * draw(st.sampled_from([1.0, 30.0]))
-    if layer.bias and draw(st.booleans()):
-        tensor = hidden(tensor)
-    shapes = [(*leading, *shape) for shape in ((rows, inner), (keys, inner), (keys, columns))]
-    return layer, shapes, {"": tensor} if layer.bias else {}
+    return layer, (shape, (*leading, keys, inner), (*leading, keys, columns))
+
+
+for _kind in PRODUCTS:
+    _least = 2 if _kind in (layers.MatMul, layers.ScaledDotProductAttention) else 1
+    register(_kind, lambda s, kind=_kind, least=_least: product_of(s, kind) if len(s) >= least else None)
 
 
 @st.composite
-def attention(draw, scores):
+def product_layers(draw: st.DrawFn) -> tuple[Layer, tuple[Sizes, ...], dict[str, Tensor]]:
+    """A layer, shapes that it takes, and its tensors."""
+    leading = draw(st.sampled_from([(), (2,), (3, 2)]))
+    shape = *leading, draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    layer, shapes = draw(product_of(shape, draw(st.sampled_from(PRODUCTS))))
+    if not isinstance(layer, layers.ScaledDotProductAttention) or not layer.bias:
+        return layer, shapes, {}
+    bias: Any = layer.bias
+    tensor = torch.randn(bias, dtype=torch.float64) * draw(st.sampled_from([1.0, 30.0]))
+    return layer, shapes, {"": hidden(tensor) if draw(st.booleans()) else tensor}
+
+
+@st.composite
+def attention(draw: st.DrawFn, scores: tuple[int, int]) -> layers.ScaledDotProductAttention:
     """Attention whose scores have two last dimensions ``scores``."""
     rows, keys = scores
     bias = draw(st.sampled_from([(), (), (1, rows, keys), (keys,), (rows, 1)]))
@@ -46,13 +67,13 @@ def attention(draw, scores):
     return layers.ScaledDotProductAttention(scale, not bias and draw(st.booleans()), bias)
 
 
-def hidden(tensor):
+def hidden(tensor: Tensor) -> Tensor:
     """A mask that hides the keys of negative bias, but the last."""
     seen = (tensor >= 0) | (torch.arange(tensor.shape[-1]) == tensor.shape[-1] - 1)
     return torch.where(seen, tensor, -math.inf)
 
 
-def product_of_branches(growing, source):
+def product_of_branches(growing: Growing, source: str) -> str:
     """Add a product of functions of ``source`` to a graph under construction, and return its node."""
     draw, shape = growing.draw, growing.shapes[source]
     kinds = [layers.Multiply, layers.Gate]
@@ -76,12 +97,12 @@ def product_of_branches(growing, source):
             return _attended(growing, source)
 
 
-def _attended(growing, source):
+def _attended(growing: Growing, source: str) -> str:
     """Attention in one or two heads, of all tokens to all or to the first ones."""
     draw, (tokens, dim) = growing.draw, growing.shapes[source]
     heads, width, keys = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, tokens))
 
-    def split(here, rows):
+    def split(here: str, rows: int) -> str:
         here = growing.add(layers.Linear(dim, heads * width, draw(st.booleans())), here)
         return growing.add(layers.Permute((1, 0, 2)), growing.add(layers.Reshape((rows, heads, width)), here))
 
