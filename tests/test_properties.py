@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sympy
@@ -300,3 +302,16 @@ def test_the_plugin_tests_rules_of_ones_own(tmp_path, gain, passed, failed):
     assert f"{passed} passed" in told, made.stdout
     assert (f"{failed} failed" in told) is bool(failed)
     assert "2 skipped" in told
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_the_programs_of_the_tutorial(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "properties.md").read_text(encoding="utf-8")
+    names: dict = {}
+    monkeypatch.chdir(tmp_path)
+    for program in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(program, "tutorial", "exec", dont_inherit=True), names)  # annotations are no strings there
+    printed = capsys.readouterr().out
+    assert re.search(r"sound +passed .*closest ratio 1\.0000", printed)
+    assert "D_W**2*Product(9*a_fc0[i]**2/4, (i, 1, 2))/4" in printed
+    assert (tmp_path / "build" / "sorting.tex").is_file()
