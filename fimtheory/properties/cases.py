@@ -21,7 +21,7 @@ from torch import Tensor
 import fimtheory.forward  # noqa: F401  registers how built-in layers compute
 from fimtheory.balls import evaluated
 from fimtheory.claims import Claim, Quantity, Relation
-from fimtheory.errors import FimTheoryError, MissingRuleError, PropertyError
+from fimtheory.errors import FimTheoryError, MissingRuleError, NonFiniteError, PropertyError
 from fimtheory.layers import Layer, Shape
 from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Rule, Site, find_measure, require_rule, rule_named
@@ -148,7 +148,10 @@ class Case:
             places = [self.nodes.index(node) for node in each.nodes]
             layers, read = tuple(self.layers[p] for p in places), tuple(held[p] for p in places)
             place = Place(layers, read, self.sites[places[0]].inputs[0], each.nodes)
-            value, _ = measured_value(each.kind, place)
+            try:
+                value, _ = measured_value(each.kind, place)
+            except NonFiniteError as error:
+                raise NotApplicableError(f"a measure is beyond float64: {error}") from None
             found[each.symbol] = value if find_measure(each.kind).exact else value.abs_upper()
         return found
 
