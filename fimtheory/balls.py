@@ -39,7 +39,7 @@ def evaluated(expression: sympy.Expr, values: Mapping[sympy.Expr, arb]) -> arb:
     Raises
     ------
     SymbolicSizeError
-        A symbol has no value.
+        A symbol has no value, or a number is a float.
 
     >>> x = sympy.Symbol("x", nonnegative=True)
     >>> evaluated(sympy.sqrt(x) / 3, {x: ball(4)}).contains(arb(2) / 3)
@@ -83,6 +83,8 @@ def _evaluated(expression: Any, values: Mapping[sympy.Expr, arb]) -> arb:
         return arb.pi()
     if expression is sympy.E:
         return arb(1).exp()
+    if isinstance(expression, sympy.Float):
+        raise SymbolicSizeError(f"{expression} is a rounded number; write it exactly, by sympy.Rational")
     raise SymbolicSizeError(f"{expression} has no value; replace symbolic sizes by numbers with graph.subs")
 
 

@@ -347,7 +347,7 @@ def check(
 ) -> None:
     """Replay derivations and proofs step by step.
 
-    Theorems in .py files are tried in random numbers as well.
+    Theorems in .py files are programs, which are run; they are tried in random numbers as well.
     """
     results = []
     for target in _each_file(targets):

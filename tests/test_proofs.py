@@ -230,10 +230,11 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
         ("still speaks of x", proof_of(
             Step("end", equal(Expect(x * X), x * Expect(X)), "expansion"), labels={X: ("y", X)}, dependent=(x,))),
         ("assumes something of an arbitrary", proof_of(
-            Step("null", least(0, 1), "arithmetic"),
+            Step("small", least(Form(T(u) * A * u), 0), "arithmetic", ("A", "sign")),
             Step("end", least(Top(A), 0), "supremum", ("small",)),
             labels={X: ("y", X)},
-            hypotheses=(Hypothesis("small", least(Form(T(u) * A * u), 0), ""),))),
+            hypotheses=(Hypothesis("A", equal(Form(T(u) * A * u), X), "", definition=True),
+                        Hypothesis("sign", least(X, 0), "")))),
         ("not in `dependent`", proof_of(
             Step("small", least(Norm(A * u), a), "arithmetic", ("length",)),
             Step("end", least(Norm(A), a), "supremum", ("small",)),

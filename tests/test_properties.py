@@ -315,3 +315,17 @@ def test_the_programs_of_the_tutorial(tmp_path, monkeypatch, capsys):
     assert re.search(r"sound +passed .*closest ratio 1\.0000", printed)
     assert "D_W**2*Product(9*a_fc0[i]**2/4, (i, 1, 2))/4" in printed
     assert (tmp_path / "build" / "sorting.tex").is_file()
+
+
+def test_a_claim_that_is_no_number_bounds_nothing(monkeypatch):
+    right = registry.find_rule((layers.Linear,), GAIN)
+
+    def undefined(site):
+        claim = right.function(site)
+        return dataclasses.replace(claim, expression=1 / claim.expression)  # of a norm of zero
+
+    wrong = dataclasses.replace(right, function=undefined)
+    monkeypatch.setitem(registry._RULES, (right.types, GAIN), wrong)
+    monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
+    with pytest.raises(PropertyError):
+        properties.sound(Case(right.name, (layers.Linear(2, 3),), ((2,),), ("zero",)))

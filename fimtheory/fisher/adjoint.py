@@ -118,7 +118,8 @@ def _require_own_logits(operator: FisherOperator, tested: Tensor, logits: Tensor
     raise GraphError(
         f"input {operator.places[tested[k]]}: the samples of a batch influence one another (batch statistics, "
         f"attention over it), as its logits move by {drift[k]:.3g} when others are left out, so lam of one input is "
-        "undefined: give the module running statistics or pass one input at a time"
+        "undefined: give the module running statistics or pass one input at a time (or call x.contiguous() first, if "
+        "the forward reads how x lies in memory)"
     )
 
 

@@ -162,7 +162,7 @@ def stacking(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 
 def rayleigh(claim: Statement, premises: Premises, proof: Proof) -> None:
-    """``u^T A u <= sup_v (v^T A v) ||u||^2`` and ``||A u|| <= ||A|| ||u||``, the supremum over unit vectors v."""
+    """``u^T A u <= sup_v (v^T A v) ||u||^2``, the supremum over unit vectors v."""
     _some(premises, 0)
     _want(claim, Relates.LE)
     suprema = [each for each in sympy.Mul.make_args(claim.right) if isinstance(each, Top)]
@@ -180,13 +180,10 @@ def supremum(claim: Statement, premises: Premises, proof: Proof) -> None:
     _want(premise, Relates.LE)
     if premise.right != claim.right:
         raise CheckError(f"{claim}: its right side is not that of {premise}")
-    for vector in proof.unit:
-        forms: dict[type, sympy.Expr] = {}
-        if isinstance(claim.left, Top):
-            forms[Top] = Form(_T(vector) * claim.left.of * vector)
-        elif isinstance(claim.left, Norm):
-            forms[Norm] = Norm(claim.left.of * vector)
-        if any(_vanishes(premise.left - form, proof) for form in forms.values()):
+    for u in proof.unit:
+        if isinstance(claim.left, Top) and _vanishes(premise.left - Form(_T(u) * claim.left.of * u), proof):
+            return
+        if isinstance(claim.left, Norm) and _vanishes(premise.left - Norm(claim.left.of * u), proof):
             return
     raise CheckError(f"{claim} is not the supremum of {premise} over unit vectors")
 

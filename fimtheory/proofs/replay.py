@@ -27,6 +27,7 @@ def replay(proof: Proof) -> None:
     known: dict[str, Statement] = {}
     rests_on: dict[str, frozenset[Hypothesis]] = {}
     for hypothesis in proof.hypotheses:
+        _require_typed(hypothesis.statement, proof)
         _introduce(known, proof, hypothesis.name, hypothesis.statement)
         rests_on[hypothesis.name] = frozenset({hypothesis})
     for step in proof.steps:
@@ -64,7 +65,6 @@ def replay(proof: Proof) -> None:
 def _introduce(known: dict[str, Statement], proof: Proof, name: str, statement: Statement) -> None:
     if name in known:
         raise CheckError(f"{proof.name}: {name} is the name of two things")
-    _require_typed(statement, proof)
     known[name] = statement
 
 
@@ -102,7 +102,7 @@ def _require_number(number: Any, proof: Proof) -> None:
 
 
 def _factors(expression: Any) -> Iterator[Any]:
-    """The largest parts of an expression that are numbers, and the parts of these."""
+    """Every part of an expression that is a number, not an operator."""
     for part in sympy.preorder_traversal(expression):
         if isinstance(part, sympy.Expr) and part.is_commutative:
             yield part

@@ -73,7 +73,7 @@ def composes(case: Case) -> Found:
     if not tried:
         raise NotApplicableError("every input overflows")
     finite = math.isfinite(best) and math.isfinite(bound.log10)
-    return Found(min(1.0, 10 ** (best - bound.log10)) if finite else None)
+    return Found(10 ** (best - bound.log10) if finite else None)
 
 
 def _usable(module: torch.nn.Module, x: Tensor) -> bool:

@@ -33,7 +33,7 @@ def expected_matches_sampling(case: Case) -> Found:
     PropertyError
         The mean exceeds the claim by more than its sampling error.
     NotApplicableError
-        The claim is not about the growth of the Jacobian, is a heuristic, or the layer is large.
+        The claim is not about the growth of the Jacobian, is a heuristic, the layer is large, or a Jacobian overflows.
     """
     rule = case.registered
     if rule.quantity is not Quantity.JACOBIAN_VARIANCE:
@@ -61,7 +61,9 @@ def expected_matches_sampling(case: Case) -> Found:
     growth = upper(claim.expression, case.measured(claim))
     excess = end - growth * start
     error = (excess.std() / _NETWORKS**0.5).item()
-    if excess.mean().item() > _DEVIATIONS * error + _ROUNDING * growth * start.mean().item():
+    if not (start.isfinite().all() and end.isfinite().all()):
+        raise NotApplicableError("a Jacobian overflows")
+    if not excess.mean().item() <= _DEVIATIONS * error + _ROUNDING * growth * start.mean().item():
         case.fail("expected_matches_sampling", "the Jacobian grows by more in the mean", growth,
                   (end.mean() / start.mean()).item())  # fmt: skip
-    return Found(min(1.0, (end.mean() / (growth * start.mean())).item()) if growth else None, claim.relation)
+    return Found((end.mean() / (growth * start.mean())).item() if growth else None, claim.relation)
