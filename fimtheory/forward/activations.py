@@ -84,7 +84,8 @@ def _elu(site: Site) -> Forward:
 @rule(layers.CELU, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.celu"))
 def _celu(site: Site) -> Forward:
     alpha = site.layer.alpha
-    return lambda tensors, x: F.celu(x, alpha)
+    # F.celu has 1 / alpha rounded to float32 in its derivative, in float64 too
+    return lambda tensors, x: alpha * F.elu(x / alpha)
 
 
 @rule(layers.Softplus, quantity=Quantity.FORWARD, reference=in_torch("nn.functional.softplus"))
