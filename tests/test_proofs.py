@@ -297,7 +297,7 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
             Step("length", least(0, a * z), "arithmetic"), dependent=(a,))),
         ("two functions are called f", proof_of(
             Step("end", least(f(x), f(x)), "arithmetic"),
-            Step("more", least(sympy.Function("f")(x) ** 2, f(x) ** 2), "arithmetic"))),
+            Step("more", least(sympy.Function("f", positive=True)(x) ** 2, f(x) ** 2), "arithmetic"))),
         ("a function with real values", proof_of(
             Step("end", least(sympy.Function("h")(x), sympy.Function("h")(x)), "arithmetic"))),
         ("must be a positive symbol", proof_of(Step("end", least(0, 1), "arithmetic"), dimensions={"n": z})),
