@@ -11,7 +11,8 @@ import fimtheory as ft
 from fimtheory import cli, layers
 from fimtheory.targets import resolve
 
-SMALL = ("mlp", "--input", "1,4,4", "--classes", "3")
+SMALL = (str(Path(__file__).with_name("small_mlp.json")),)
+"""A graph, so with random weights; the preset of a perceptron has 512 units in a layer, and its bound takes a while."""
 
 
 def run(*arguments, cwd=None):
@@ -36,7 +37,7 @@ def test_bound_and_estimate_agree_that_nothing_exceeds_the_bound():
     bound = json.loads(run("bound", *SMALL, "--seed", 3, "--json").stdout)
     found = json.loads(run("estimate", *SMALL, "--seed", 3, "--data", "random:5", "--json").stdout)
     assert {"lam", "lower", "upper", "level", "method", "status", "evaluations", "seconds"} <= set(found)
-    assert (found["target"], found["data"], found["seed"], len(found["lam"])) == ("mlp", "5 of random:5", 3, 5)
+    assert (found["target"], found["data"], found["seed"], len(found["lam"])) == ("small_mlp", "5 of random:5", 3, 5)
     assert 0 < max(found["lam"]) <= bound["bound"]["value"]
     shares = [step["decades"] for step in bound["steps"] if step["decades"] is not None]
     assert sum(shares) == pytest.approx(bound["bound"]["log10"], abs=1e-9)

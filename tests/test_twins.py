@@ -8,16 +8,14 @@ import torchvision
 
 import fimtheory as ft
 
-CASES = {
-    "vgg": ("vgg11_bn", (3, 32, 32)),
-    "resnet": ("resnet18", (3, 32, 32)),
-}
-LARGE = {"bottlenecks": ("resnet50", (3, 32, 32)), "densenet": ("densenet121", (3, 32, 32))}
+CASES = ["vgg11_bn", "resnet18", "resnet50", "densenet121"]
+SHAPE = (3, 32, 32)
 
 
-def twins(name, shape):
-    module = getattr(torchvision.models, name)(weights=None, num_classes=10).eval()
-    return ft.families.PRESETS[name].build(classes=10, input_shape=shape), filled(module)
+def twins(name):
+    module = filled(getattr(torchvision.models, name)(weights=None, num_classes=10).eval())
+    imported = ft.from_torch(module, torch.zeros(1, *SHAPE))
+    return ft.families.PRESETS[name].build(classes=10, input_shape=SHAPE), module, imported
 
 
 def filled(module):
@@ -36,22 +34,19 @@ def bound_of(graph, weights):
     return ft.evaluate(derivation, weights).log10
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "shape"), LARGE.values(), ids=LARGE)
-def test_large_presets_and_imported_twins_have_the_same_bound(name, shape):
-    assert_same_bound(name, shape)
-
-
-@pytest.mark.parametrize(("name", "shape"), CASES.values(), ids=CASES)
-def test_presets_and_imported_twins_have_the_same_bound(name, shape):
-    assert_same_bound(name, shape)
-
-
-def assert_same_bound(name, shape):
-    preset, module = twins(name, shape)
-    imported = ft.from_torch(module, torch.zeros(1, *shape))
+@pytest.mark.parametrize("name", CASES)
+def test_presets_and_imported_twins_measure_the_same(name):
+    preset, _, imported = twins(name)
     assert imported.difference is not None
     assert imported.difference.float64 <= 1e-12
+    one, other = ([each.kind for each in ft.derive(graph).theorem.measured] for graph in (preset, imported))
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_presets_and_imported_twins_have_the_same_bound(name):
+    preset, module, imported = twins(name)
     assert bound_of(preset, module) == pytest.approx(bound_of(imported, imported.weights), abs=4e-10)
 
 
