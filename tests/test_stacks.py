@@ -108,7 +108,7 @@ def networks(draw):
     return graph, model
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(networks())
 def test_no_input_of_a_perceptron_exceeds_its_bound(network):
     graph, model = network
