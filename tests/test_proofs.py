@@ -39,6 +39,8 @@ PROOFS = [proof for path in theorem_files(DERIVATIONS) if isinstance(proof := lo
 x, y = sympy.symbols("x y", real=True)
 a, b = sympy.symbols("a b", nonnegative=True)
 z = sympy.Symbol("z", nonnegative=True)
+n = sympy.Symbol("n", positive=True)
+f, df, g = (sympy.Function(name, real=True) for name in ("f", "f'", "g"))
 X, X_copy = sympy.symbols("X X'", real=True)
 A, B, C, u, v = (operator(name) for name in "ABCuv")
 T = sympy.transpose
@@ -54,7 +56,7 @@ def test_shipped_theorems(proof):
 
 def test_every_rule_is_used_by_a_shipped_proof():
     used = {step.rule for proof in PROOFS for step in proof.steps}
-    assert used | {"transposition", "gram"} == set(RULES)
+    assert used | {"enclosure"} == set(RULES)
 
 
 # ---- one step at a time -----------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ def follows(claim, rule, *premises):
     proof = Proof(
         "P", "", "", Reference("fimtheory"), hypotheses, (step,), ("s",), lambda seed: [],
         spaces={**dict.fromkeys((A, B, C), ("n", "n")), **dict.fromkeys((u, v), ("1", "n"))},
-        labels={X: ("y", X), X_copy: ("y'", X)}, unit=(u, v),
+        labels={X: ("y", X), X_copy: ("y'", X)}, unit=(u, v), dimensions={"n": n}, derivatives={f: df},
     )  # fmt: skip
     RULES[rule](claim, list(premises), proof)
 
@@ -101,6 +103,13 @@ RIGHT = [
     (least(sympy.exp(-(z**2)), sympy.exp(-(a**2))), "peak", least(0, -(a - z) * 2 * z * sympy.exp(-(z**2)))),
     (least(sympy.exp(1), sympy.Rational(2719, 1000)), "numbers"),
     (least(0, (x - y) * (sympy.exp(x) - sympy.exp(y))), "exponential"),
+    (least(0, x * (sympy.exp(x) - 1)), "exponential"),
+    (least(Trace(A), n * Top(A)), "trace and dimension"),
+    (equal(Trace(A * B * C), Trace(C * A * B)), "cyclic trace"),
+    (least(0, sympy.exp(z) - 1), "growth", least(0, sympy.exp(z)), least(0, 0)),
+    (least(0, f(z) - f(0) + x), "growth", least(0, df(z)), least(0, x)),
+    (least(sympy.exp(x), 3), "enclosure", least(0, x), least(x, 1)),
+    (least(sympy.exp(x), 1 + x + x**2), "enclosure", least(sympy.Rational(1, 9), x), least(x, 1)),
     (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2 + Norm(B * u) ** 2), "stacking"),
 ]
 WRONG = [
@@ -155,6 +164,40 @@ WRONG = [
     (least(1 / x, 1 / a), "peak", least(0, -(a - x) / x**2)),
     (least(sympy.exp(1), sympy.Rational(2718, 1000)), "numbers"),
     (least(0, (y - x) * (sympy.exp(x) - sympy.exp(y))), "exponential"),
+    (least(0, x * (sympy.exp(x) - 2)), "exponential"),
+    (least(0, x * (1 - sympy.exp(x))), "exponential"),
+    (least(Trace(A), Top(A)), "trace and dimension"),
+    (least(Trace(A), n * Top(B)), "trace and dimension"),
+    (least(n * Top(A), Trace(A)), "trace and dimension"),
+    (least(Trace(u * T(u)), Top(u * T(u))), "trace and dimension"),
+    (equal(Trace(A * B * C), Trace(B * A * C)), "cyclic trace"),
+    (equal(Trace(A + B), Trace(B)), "cyclic trace"),
+    (equal(Trace(2 * A), Trace(A)), "cyclic trace"),
+    (least(0, sympy.exp(z) - 2), "growth", least(0, sympy.exp(z)), least(0, 0)),
+    (least(0, sympy.exp(-z) - 1), "growth", least(0, sympy.exp(-z)), least(0, 0)),  # another derivative
+    (least(0, sympy.exp(x) - 1), "growth", least(0, sympy.exp(x)), least(0, 0)),  # x may be negative
+    (
+        least(0, sympy.Abs(z - 1) - 1 + z),
+        "growth",
+        least(0, sympy.diff(sympy.Abs(z - 1) + z, z)),
+        least(0, 0),
+    ),  # not differentiable
+    (least(0, f(z) - f(0)), "growth", least(0, f(z)), least(0, 0)),
+    (least(0, df(z) - df(0)), "growth", least(0, sympy.diff(df(z), z)), least(0, 0)),  # which need not exist
+    (least(0, f(2 * z) - f(0)), "growth", least(0, df(2 * z)), least(0, 0)),
+    (least(0, g(z) - g(0)), "growth", least(0, df(z)), least(0, 0)),
+    (least(0, X * z), "growth", least(0, X), least(0, 0)),  # X may depend on z
+    (least(0, z * Norm(A)), "growth", least(0, Norm(A)), least(0, 0)),
+    (least(f(z), 1), "growth", least(0, df(z)), least(0, 0)),
+    (least(sympy.exp(x), sympy.Rational(27, 10)), "enclosure", least(0, x), least(x, 1)),
+    (least(sympy.exp(x), 3), "enclosure", least(0, x), least(x, 2)),
+    (least(sympy.exp(x), 3), "enclosure", least(0, x), least(y, 1)),
+    (least(sympy.exp(x), 3), "enclosure", least(x, 0), least(1, x)),
+    (least(sympy.exp(x), 3), "enclosure", least(0, x), least(x, sympy.pi / 4)),
+    (least(0, sympy.sqrt(x) + 1 - sympy.sqrt(x)), "enclosure", least(-1, x), least(x, 1)),
+    (least(sympy.sqrt(x - 1), sympy.sqrt(x - 1) + 1), "enclosure", least(0, x), least(x, 2)),
+    (least(1 / x, 1 / x + 1), "enclosure", least(-1, x), least(x, 1)),
+    (least(x * y, 1), "enclosure", least(0, x), least(x, 1)),
     (least(0, (x - y) * (sympy.exp(2 * x) - sympy.exp(y))), "exponential"),
     (least(sympy.sqrt(2) ** 2, x), "numbers"),
     (equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2), "stacking"),
@@ -243,6 +286,21 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
             Step("sign", least(0, (a - z) * 2 * z), "arithmetic", ("near",)),
             Step("end", least(z**2, a**2), "peak", ("sign",)),
             hypotheses=(Hypothesis("near", least(z, a), ""),))),
+        ("assumes something of z", proof_of(
+            Step("start", least(0, 0), "arithmetic"),
+            Step("end", least(0, f(z) - f(0)), "growth", ("slope", "start")),
+            hypotheses=(Hypothesis("slope", least(0, df(z)), ""),), derivatives={f: df})),
+        ("may depend on", proof_of(
+            Step("start", least(0, 0), "arithmetic"),
+            Step("slope", least(0, a), "arithmetic"),
+            Step("end", least(0, a * z), "growth", ("slope", "start")),
+            Step("length", least(0, a * z), "arithmetic"), dependent=(a,))),
+        ("two functions are called f", proof_of(
+            Step("end", least(f(x), f(x)), "arithmetic"),
+            Step("more", least(sympy.Function("f", positive=True)(x) ** 2, f(x) ** 2), "arithmetic"))),
+        ("a function with real values", proof_of(
+            Step("end", least(sympy.Function("h")(x), sympy.Function("h")(x)), "arithmetic"))),
+        ("must be a positive symbol", proof_of(Step("end", least(0, 1), "arithmetic"), dimensions={"n": z})),
         ("not used", proof_of(
             Step("end", least(Norm(1), 1), "unit identity"), hypotheses=(Hypothesis("more", least(x, 1), ""),))),
         ("no hypothesis and no earlier step", proof_of(

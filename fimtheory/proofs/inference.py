@@ -1,22 +1,24 @@
-"""The inference rules of proofs.  Each decides whether a claim follows from its premises, and knows nothing else."""
+"""The inference rules of proofs.  Each decides whether a claim follows from its premises, and knows nothing else.
+
+Here are those of operators and means, and the list of all; `calculus` has those of functions of a real variable.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import sympy
 
-from fimtheory.balls import evaluated
-from fimtheory.errors import CheckError, SymbolicSizeError
+from fimtheory.errors import CheckError
 from fimtheory.proofs.arithmetic import require_consequence
-from fimtheory.proofs.proof import Proof, Relates, Statement
+from fimtheory.proofs.calculus import enclosure, exponential, growth, numbers, peak
+from fimtheory.proofs.proof import Premises, Proof, Relates, Statement, require_premises, require_relation
 from fimtheory.proofs.terms import REALS, Expect, Form, Norm, Stack, Top, Trace, normal_form, space_of
 
-__all__ = ["RULES", "variable"]
+__all__ = ["RULES"]
 
-Premises = Sequence[Statement]
 _T = sympy.transpose
 
 
@@ -31,10 +33,10 @@ def expansion(claim: Statement, premises: Premises, proof: Proof) -> None:
     Premises are equations of operators or numbers, whose left sides are replaced by their right sides first; the
     squared norm of a vector v is the form ``v^T v``.
     """
-    _want(claim, Relates.EQ)
+    require_relation(claim, Relates.EQ)
     difference = _expanded(claim.left - claim.right, proof)
     for premise in premises:
-        _want(premise, Relates.EQ)
+        require_relation(premise, Relates.EQ)
         _require_own_traces(difference, premise, proof)
         difference = difference.subs(premise.left, premise.right)
     if not _vanishes(difference, proof):
@@ -43,8 +45,8 @@ def expansion(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def replacement(claim: Statement, premises: Premises, proof: Proof) -> None:
     """The claim is the first premise with the left side of an equation, the second, in place of its right side."""
-    fact, equation = _some(premises, 2)
-    _want(equation, Relates.EQ)
+    fact, equation = require_premises(premises, 2)
+    require_relation(equation, Relates.EQ)
     _require_own_traces(claim.left - claim.right, equation, proof)
     exchanged = _exchanged(claim, {equation.left: equation.right})
     if exchanged != fact:
@@ -53,7 +55,7 @@ def replacement(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def instance(claim: Statement, premises: Premises, proof: Proof) -> None:
     """What holds for all symbols of a range holds for those that are named."""
-    (premise,) = _some(premises, 1)
+    (premise,) = require_premises(premises, 1)
     sources = [each for each in proof.hypotheses if each.statement == premise and each.for_all]
     if not sources:
         raise CheckError(f"{premise} is not a hypothesis about all symbols of a range")
@@ -73,16 +75,16 @@ def _exchanged(statement: Statement, exchange: dict[Any, Any]) -> Statement:
 
 def mean_of_nonnegative(claim: Statement, premises: Premises, proof: Proof) -> None:
     """From ``0 <= a`` for every label, ``0 <= E a``."""
-    (premise,) = _some(premises, 1)
-    _want(claim, Relates.LE)
-    _want(premise, Relates.LE)
+    (premise,) = require_premises(premises, 1)
+    require_relation(claim, Relates.LE)
+    require_relation(premise, Relates.LE)
     if (premise.left, claim.left) != (0, 0) or claim.right != Expect(premise.right):
         raise CheckError(f"{claim} is not the mean of both sides of {premise}")
 
 
 def mean_of_constant(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``E 1 = 1``."""
-    _some(premises, 0)
+    require_premises(premises, 0)
     if (claim.left, claim.relation, claim.right) != (Expect(1), Relates.EQ, 1):
         raise CheckError(f"{claim} is not E 1 = 1")
 
@@ -113,16 +115,16 @@ def cauchy_schwarz(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def transposition(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``||A^T|| = ||A||``."""
-    _some(premises, 0)
-    _want(claim, Relates.EQ)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.EQ)
     if not _same(_normed(claim.left), _T(_normed(claim.right))):
         raise CheckError(f"in {claim} one side is not the transpose of the other")
 
 
 def gram(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``||A^T A|| = ||A||^2`` and ``sup u^T A^T A u = ||A||^2``."""
-    _some(premises, 0)
-    _want(claim, Relates.EQ)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.EQ)
     base, exponent = claim.right.as_base_exp()
     inner = claim.left.of if isinstance(claim.left, Top) else _normed(claim.left)
     if exponent != 2 or not _same(inner, _T(_normed(base)) * _normed(base)):
@@ -131,7 +133,7 @@ def gram(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def scaling(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``||c A|| = |c| ||A||``; the premises say that factors outside of absolute values are not negative."""
-    _want(claim, Relates.EQ)
+    require_relation(claim, Relates.EQ)
     factor, norm = claim.right.as_independent(Norm, as_Add=False)
     sizes = [each for each in sympy.Mul.make_args(factor) if isinstance(each, sympy.Abs)]
     rest = factor / sympy.Mul(*sizes)
@@ -143,15 +145,15 @@ def scaling(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def unit_identity(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``||1|| <= 1``: the identity does not expand."""
-    _some(premises, 0)
+    require_premises(premises, 0)
     if (claim.left, claim.relation, claim.right) != (Norm(1), Relates.LE, 1):
         raise CheckError(f"{claim} is not ||1|| <= 1")
 
 
 def stacking(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``||[A; B] u||^2 = ||A u||^2 + ||B u||^2``."""
-    _some(premises, 0)
-    _want(claim, Relates.EQ)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.EQ)
     base, exponent = claim.left.as_base_exp()
     inner = _normed(base)
     stack, vector = (inner.args[0], sympy.Mul(*inner.args[1:])) if isinstance(inner, sympy.Mul) else (inner, None)
@@ -163,8 +165,8 @@ def stacking(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def rayleigh(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``u^T A u <= sup_v (v^T A v) ||u||^2``, the supremum over unit vectors v."""
-    _some(premises, 0)
-    _want(claim, Relates.LE)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.LE)
     suprema = [each for each in sympy.Mul.make_args(claim.right) if isinstance(each, Top)]
     if not isinstance(claim.left, Form) or len(suprema) != 1:
         raise CheckError(f"{claim} does not bound a form by the supremum of it")
@@ -175,9 +177,9 @@ def rayleigh(claim: Statement, premises: Premises, proof: Proof) -> None:
 
 def supremum(claim: Statement, premises: Premises, proof: Proof) -> None:
     """From ``u^T A u <= c`` or ``||A u|| <= c`` for every unit vector u, ``sup u^T A u <= c`` or ``||A|| <= c``."""
-    (premise,) = _some(premises, 1)
-    _want(claim, Relates.LE)
-    _want(premise, Relates.LE)
+    (premise,) = require_premises(premises, 1)
+    require_relation(claim, Relates.LE)
+    require_relation(premise, Relates.LE)
     if premise.right != claim.right:
         raise CheckError(f"{claim}: its right side is not that of {premise}")
     for u in proof.unit:
@@ -188,73 +190,10 @@ def supremum(claim: Statement, premises: Premises, proof: Proof) -> None:
     raise CheckError(f"{claim} is not the supremum of {premise} over unit vectors")
 
 
-def peak(claim: Statement, premises: Premises, proof: Proof) -> None:
-    """From ``0 <= (a - x) f'(x)`` for every x, ``f(x) <= f(a)``: f rises up to a and falls from there on.
-
-    x ranges over the reals, the nonnegative or the positive numbers, as its symbol says, and a is one of them.  f is
-    made of rational functions with positive denominators, exp and erf, so it is differentiable there.
-    """
-    (premise,) = _some(premises, 1)
-    _want(claim, Relates.LE)
-    _want(premise, Relates.LE)
-    x, a = variable(claim), claim.right.free_symbols - claim.left.free_symbols
-    (top,) = a if len(a) == 1 else (None,)
-    if top is None or claim.left.subs(x, top) != claim.right:
-        raise CheckError(f"the right side of {claim} is not the left one at another point")
-    if (x.is_nonnegative and not top.is_nonnegative) or (x.is_positive and not top.is_positive):
-        raise CheckError(f"{top} need not be in the range of {x}")
-    if not _smooth(claim.left):
-        raise CheckError(f"{claim.left} is not known to be differentiable in {x}")
-    if premise.left != 0 or sympy.expand(premise.right - (top - x) * sympy.diff(claim.left, x)) != 0:
-        raise CheckError(f"{premise} does not say that the derivative of {claim.left} changes sign at {top}")
-
-
-def variable(claim: Statement) -> Any:
-    """The symbol that the left side of a claim speaks of and the right side does not."""
-    found = claim.left.free_symbols - claim.right.free_symbols
-    if len(found) != 1:
-        raise CheckError(f"{claim} is not about one variable on its left side")
-    return found.pop()
-
-
-def _smooth(expression: Any) -> bool:
-    if isinstance(expression, sympy.Pow):
-        base, exponent = expression.args
-        known = exponent.is_Rational and (base.is_positive or (exponent.is_Integer and exponent > 0))
-        return bool(known) and _smooth(base)
-    if isinstance(expression, sympy.Add | sympy.Mul | sympy.exp | sympy.erf):
-        return all(_smooth(part) for part in expression.args)
-    return isinstance(expression, sympy.Symbol) or expression.is_number
-
-
-def exponential(claim: Statement, premises: Premises, proof: Proof) -> None:
-    """``0 <= (s - t) (exp s - exp t)``: the exponential function increases."""
-    _some(premises, 0)
-    _want(claim, Relates.LE)
-    powers: list[Any] = sorted(claim.right.atoms(sympy.exp), key=sympy.default_sort_key)
-    for one, other in itertools.combinations(powers, 2):
-        expected = (one.exp - other.exp) * (one - other)
-        if claim.left == 0 and sympy.expand(claim.right - expected) == 0:
-            return
-    raise CheckError(f"{claim} is not 0 <= (s - t) (exp s - exp t)")
-
-
-def numbers(claim: Statement, premises: Premises, proof: Proof) -> None:
-    """``a <= b`` of two constants, by ball arithmetic with outward rounding."""
-    _some(premises, 0)
-    _want(claim, Relates.LE)
-    try:
-        difference = evaluated(claim.right - claim.left, {})
-    except SymbolicSizeError:
-        raise CheckError(f"{claim} is not about two constants") from None
-    if not difference >= 0:
-        raise CheckError(f"{claim} does not hold for every number in the balls of its sides")
-
-
 def trace_of_semidefinite(claim: Statement, premises: Premises, proof: Proof) -> None:
     """``sup u^T A^T A u <= tr A^T A``: the largest eigenvalue is at most the sum of all, where none is negative."""
-    _some(premises, 0)
-    _want(claim, Relates.LE)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.LE)
     if not (isinstance(claim.left, Top) and isinstance(claim.right, Trace) and claim.left.of == claim.right.of):
         raise CheckError(f"{claim} does not bound a largest eigenvalue by the trace")
     factors = sympy.Mul.make_args(sympy.expand(claim.left.of))
@@ -263,15 +202,28 @@ def trace_of_semidefinite(claim: Statement, premises: Premises, proof: Proof) ->
         raise CheckError(f"{claim.left.of} is not of the form A^T A")
 
 
-def _some(premises: Premises, count: int) -> Premises:
-    if len(premises) != count:
-        raise CheckError(f"the rule takes {count} premises, got {len(premises)}")
-    return premises
+def trace_and_dimension(claim: Statement, premises: Premises, proof: Proof) -> None:
+    """``tr A <= n sup u^T A u``, n the dimension of the space: the sum of n forms of unit vectors."""
+    require_premises(premises, 0)
+    require_relation(claim, Relates.LE)
+    if not isinstance(claim.left, Trace):
+        raise CheckError(f"the left side of {claim} is not a trace")
+    (space, _) = space_of(claim.left.of, proof.spaces) or ("", "")
+    dimension = proof.dimensions.get(space)
+    if dimension is None or claim.right != dimension * Top(claim.left.of):
+        raise CheckError(f"the right side of {claim} is not the dimension of {space} times the supremum")
 
 
-def _want(statement: Statement, relation: Relates) -> None:
-    if statement.relation is not relation:
-        raise CheckError(f"the rule is about {relation}, got {statement}")
+def cyclic_trace(claim: Statement, premises: Premises, proof: Proof) -> None:
+    """``tr A B = tr B A``."""
+    require_premises(premises, 0)
+    require_relation(claim, Relates.EQ)
+    if not (isinstance(claim.left, Trace) and isinstance(claim.right, Trace)):
+        raise CheckError(f"{claim} is not about two traces")
+    factors = sympy.Mul.make_args(claim.left.of)
+    turns = (sympy.Mul(*factors[k:], *factors[:k]) for k in range(len(factors)))
+    if not any(_same(claim.right.of, turned) for turned in turns):
+        raise CheckError(f"in {claim} the factors on one side are not those of the other, turned round")
 
 
 def _normed(expression: sympy.Expr) -> sympy.Expr:
@@ -282,8 +234,8 @@ def _normed(expression: sympy.Expr) -> sympy.Expr:
 
 def _norms(claim: Statement, premises: Premises, kind: type) -> list[sympy.Expr]:
     """The operators whose norms the right side adds or multiplies, those with powers several times."""
-    _some(premises, 0)
-    _want(claim, Relates.LE)
+    require_premises(premises, 0)
+    require_relation(claim, Relates.LE)
     parts: list[sympy.Expr] = []
     for each in kind.make_args(claim.right):  # pyright: ignore
         base, exponent = each.as_base_exp() if kind is sympy.Mul else (each, sympy.Integer(1))
@@ -332,12 +284,12 @@ def _is_vector(expression: Any, proof: Proof) -> bool:
     return space is not None and space[0] == REALS
 
 
-RULES: dict[str, Callable[[Statement, Premises, Proof], None]] = {
+RULES: dict[str, Callable[[Statement, Premises, Proof], Any]] = {
     function.__name__.replace("_", " "): function
     for function in (
         arithmetic, expansion, replacement, instance, mean_of_nonnegative, mean_of_constant, triangle,
         submultiplicative, cauchy_schwarz, transposition, gram, scaling, unit_identity, stacking, rayleigh, supremum,
-        trace_of_semidefinite, peak, exponential, numbers,
+        trace_of_semidefinite, trace_and_dimension, cyclic_trace, peak, growth, exponential, numbers, enclosure,
     )
 }  # fmt: skip
-"""The rules by the names that steps carry."""
+"""The rules by the names that steps carry; those that speak of every value of a symbol return it."""

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import sympy
 
 from fimtheory.claims import Reference
+from fimtheory.errors import CheckError
 
-__all__ = ["Hypothesis", "Proof", "Relates", "Statement", "Step", "equal", "least"]
+__all__ = [
+    "Hypothesis",
+    "Premises",
+    "Proof",
+    "Relates",
+    "Statement",
+    "Step",
+    "equal",
+    "least",
+    "require_premises",
+    "require_relation",
+]
 
 
 class Relates(enum.StrEnum):
@@ -34,6 +46,10 @@ class Statement:
         return f"{self.left} {self.relation} {self.right}"
 
 
+Premises = Sequence[Statement]
+"""What a step follows from."""
+
+
 def least(left: Any, right: Any) -> Statement:
     """Return the statement ``left <= right``."""
     left, right = sympy.sympify(left), sympy.sympify(right)
@@ -44,6 +60,19 @@ def equal(left: Any, right: Any) -> Statement:
     """Return the statement ``left = right``."""
     left, right = sympy.sympify(left), sympy.sympify(right)
     return Statement(left, Relates.EQ, right)
+
+
+def require_relation(statement: Statement, relation: Relates) -> None:
+    """Refuse a statement of the other relation."""
+    if statement.relation is not relation:
+        raise CheckError(f"the rule is about {relation}, got {statement}")
+
+
+def require_premises(premises: Premises, count: int) -> Premises:
+    """Return the premises if there are so many."""
+    if len(premises) != count:
+        raise CheckError(f"the rule takes {count} premises, got {len(premises)}")
+    return premises
 
 
 @final
@@ -93,6 +122,10 @@ class Proof:
         Unit vectors that are arbitrary.
     dependent
         Symbols that stand for things chosen after the unit vectors.
+    dimensions
+        Of spaces whose dimension matters, a positive symbol for it.
+    derivatives
+        Functions of a real variable that are differentiable on the nonnegative numbers, each with its derivative.
     ranges
         What each symbol of ``for_all`` ranges over, in words; also of the symbols it may be replaced by.
     hypotheses, steps
@@ -115,6 +148,8 @@ class Proof:
     labels: Mapping[sympy.Expr, tuple[str, sympy.Expr]] = field(default_factory=dict)
     unit: tuple[sympy.Expr, ...] = ()
     dependent: tuple[sympy.Expr, ...] = ()
+    dimensions: Mapping[str, sympy.Expr] = field(default_factory=dict)
+    derivatives: Mapping[Any, Any] = field(default_factory=dict)
     ranges: Mapping[sympy.Expr, str] = field(default_factory=dict)
 
     @property

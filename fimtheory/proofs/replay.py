@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import sympy
+from sympy.core.function import AppliedUndef
 
 from fimtheory.errors import CheckError
-from fimtheory.proofs.inference import RULES, variable
+from fimtheory.proofs.inference import RULES
 from fimtheory.proofs.proof import Hypothesis, Proof, Relates, Statement, Step
 from fimtheory.proofs.terms import REALS, Expect, Form, Norm, Top, Trace, free_of_means, space_of
 
@@ -41,13 +42,13 @@ def replay(proof: Proof) -> None:
         used = frozenset[Hypothesis]().union(*(rests_on[name] for name in step.premises))
         try:
             _require_typed(step.claim, proof)
-            rule(step.claim, [known[name] for name in step.premises], proof)
+            variable = rule(step.claim, [known[name] for name in step.premises], proof)
         except CheckError as error:
             raise CheckError(f"{where} ({step.rule}): {error}") from None
         if step.rule == "supremum":
             used = _generalised(step, used, proof, where)
-        if step.rule == "peak":
-            _require_unbound(variable(step.claim), used, where)
+        if variable is not None:
+            _require_unbound(variable, used, where)
         _introduce(known, proof, step.name, step.claim)
         rests_on[step.name] = used
     if not proof.conclusions:
@@ -111,9 +112,18 @@ def _factors(expression: Any) -> Iterator[Any]:
 def _require_declared(proof: Proof) -> None:
     """Refuse symbols that a reader could mistake: of other kinds than the text can say, or two of one name."""
     symbols: set[Any] = {*proof.spaces, *proof.unit, *proof.dependent, *proof.ranges, *proof.labels}
+    symbols |= set(proof.dimensions.values())
+    functions: set[Any] = {*proof.derivatives, *proof.derivatives.values()}
     for statement in (*(each.statement for each in proof.hypotheses), *(step.claim for step in proof.steps)):
         symbols |= statement.left.free_symbols | statement.right.free_symbols
+        for side in (statement.left, statement.right):
+            functions |= {each.func for each in side.atoms(AppliedUndef)}
     by_name: dict[str, Any] = {}
+    for function in functions:
+        if by_name.setdefault(str(function), function) != function:
+            raise CheckError(f"{proof.name}: two functions are called {function}")
+        if not function(sympy.Dummy(nonnegative=True)).is_real:
+            raise CheckError(f"{proof.name}: {function} must be a function with real values")
     for symbol in symbols:
         if by_name.setdefault(str(symbol), symbol) != symbol:
             raise CheckError(f"{proof.name}: two symbols are called {symbol}")
@@ -121,6 +131,8 @@ def _require_declared(proof: Proof) -> None:
         known = any(sympy.Symbol(symbol.name, **kind).assumptions0 == symbol.assumptions0 for kind in kinds)
         if not known or not isinstance(symbol, sympy.Symbol):
             raise CheckError(f"{proof.name}: {symbol} must be an operator, or a real, nonnegative or positive symbol")
+        if symbol in proof.dimensions.values() and not symbol.is_positive:
+            raise CheckError(f"{proof.name}: the dimension {symbol} must be a positive symbol")
         if symbol.is_commutative and (symbol in proof.spaces or symbol in proof.unit):
             raise CheckError(f"{proof.name}: {symbol} is not the symbol of an operator")
     for symbol, (label, original) in proof.labels.items():
@@ -153,8 +165,9 @@ def _generalised(step: Step, used: frozenset[Hypothesis], proof: Proof, where: s
 
 
 def _require_unbound(symbol: sympy.Expr, used: frozenset[Hypothesis], where: str) -> None:
+    """Refuse to say something for every value of a symbol where it was assumed of some only."""
     for hypothesis in used:
-        if _mentions(hypothesis.statement, (symbol,)):
+        if _mentions(hypothesis.statement, (symbol,)) and symbol not in hypothesis.for_all:
             raise CheckError(f"{where}: {hypothesis.name} assumes something of {symbol}")
 
 

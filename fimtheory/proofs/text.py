@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import sympy
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.str import StrPrinter
 
-from fimtheory.proofs.proof import Hypothesis, Proof
+from fimtheory.proofs.proof import Hypothesis, Proof, Statement
 
 __all__ = ["proof_to_text"]
 
@@ -20,26 +23,41 @@ def _lines(proof: Proof) -> Iterator[str]:
     yield f"Theorem {proof.name} ({proof.title}). {proof.words}"
     claims = {step.name: step.claim for step in proof.steps}
     for name in proof.conclusions:
-        yield f"  {claims[name]}"
+        yield f"  {_said(claims[name])}"
     signs = _signs(proof)
     if proof.assumptions or signs:
         yield "Assumptions"
-        yield from (_hypothesis(each) for each in proof.assumptions)
+        yield from (_hypothesis(each, proof) for each in proof.assumptions)
         yield from (f"  {sign}" for sign in signs)
     definitions = [each for each in proof.hypotheses if each.definition]
     if definitions:
         yield "Notation"
-        yield from (_hypothesis(each) for each in definitions)
+        yield from (_hypothesis(each, proof) for each in definitions)
     yield "Proof"
     for number, step in enumerate(proof.steps, start=1):
         source = f" from {', '.join(step.premises)}" if step.premises else ""
-        yield f"  {number}. [{step.name}] {step.claim}    by {step.rule}{source}"
+        yield f"  {number}. [{step.name}] {_said(step.claim)}    by {step.rule}{source}"
     where = f", {proof.reference.where}" if proof.reference.where else ""
     yield f"Reference: {proof.reference.key}{where}"
 
 
-def _hypothesis(hypothesis: Hypothesis) -> str:
-    return f"  [{hypothesis.name}] {hypothesis.statement}    {hypothesis.words}"
+def _hypothesis(hypothesis: Hypothesis, proof: Proof) -> str:
+    scope = f" for all {', '.join(map(str, hypothesis.for_all))}" if hypothesis.for_all else ""
+    ranges = sorted({proof.ranges[each] for each in hypothesis.for_all if each in proof.ranges})
+    scope += f" ({', '.join(ranges)})" if ranges else ""
+    return f"  [{hypothesis.name}] {_said(hypothesis.statement)}{scope}    {hypothesis.words}"
+
+
+class _Printer(StrPrinter):
+    """sympy's notation, with a T for the transpose."""
+
+    def _print_transpose(self, expression: Any) -> str:
+        return f"{self.parenthesize(expression.args[0], PRECEDENCE['Pow'])}^T"
+
+
+def _said(statement: Statement) -> str:
+    left, right = (_Printer().doprint(side) for side in (statement.left, statement.right))
+    return f"{left} {statement.relation} {right}"
 
 
 def _signs(proof: Proof) -> list[str]:
