@@ -32,9 +32,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
     B = weight @ torch.linalg.solve(X, weight.T)
     scale = 1 / (high * (high - low) * torch.linalg.matrix_norm(B, 2))
     inner = torch.eye(4) + 2 * low * high * scale * B
-    H = torch.eye(4) - 2 * low * high * scale * weight @ torch.linalg.inv(
-        X + 2 * scale * low * high * weight.T @ weight
-    ) @ weight.T  # fmt: skip
+    mixed = 2 * scale * low * high * weight.T
+    H = torch.eye(4) - weight @ torch.linalg.solve(X + mixed @ weight, mixed)
     following = 2 * scale * torch.eye(4) - (low + high) ** 2 * scale**2 * torch.linalg.solve(inner, B)
     layer = slopes[:, None] * weight
     half = torch.linalg.inv(torch.linalg.cholesky(X)).T
@@ -52,8 +51,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C11",
     title="Closed form of LipSDP",
-    words="For a layer y = D W d of slopes in [a, b] and X = R^T R, y^T X' y <= d^T X d, where X' = 2 l - (a + b)^2 l^2 "
-    "B H, B = W X^-1 W^T, H = (1 + 2 a b l B)^-1. For a last matrix M, ||M d||^2 <= ||M X^-1 M^T|| d^T X d.",
+    words="For a layer y = D W d of slopes in [a, b] and X = R^T R, y^T X' y <= d^T X d, where X' = 2 l - (a + b)^2 "
+    "l^2 B H, B = W X^-1 W^T, H = (1 + 2 a b l B)^-1. For a last matrix M, ||M d||^2 <= ||M X^-1 M^T|| d^T X d.",
     reference=Reference("fimtheory", "theory, C11"),
     spaces={
         W: ("x", "y"), M: ("x", "z"), d: ("1", "x"), **dict.fromkeys((y, e), ("1", "y")),
