@@ -20,10 +20,10 @@ _WORDS = {
     "diag": r"\operatorname{diag}", "tr": r"\operatorname{tr}", "grad": r"\nabla", "erf": r"\operatorname{erf}",
 }  # fmt: skip
 _TOKEN = re.compile(
-    r"(?P<space>\s+)|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z]+)|(?P<sign><=|>=|\|\||\.\.\.|->|[-+*/=<>|,.;:!'()\[\]])"
+    r"(?P<space>\s+)|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z]+)|(?P<sign><=|>=|\|\||\.\.\.|->|[-+*/=<>|~,.;:!'()\[\]])"
     r"|(?P<script>[_^])"
 )
-_SIGNS = {"<=": r"\le ", ">=": r"\ge ", "<": "<", ">": ">", "*": r"\,", "...": r"\dots ", "->": r"\to "}
+_SIGNS = {"<=": r"\le ", ">=": r"\ge ", "<": "<", ">": ">", "*": r"\,", "...": r"\dots ", "->": r"\to ", "~": r"\sim "}
 _TRANSPOSE = r"\top"
 _BARS = {"||": (r"\lVert ", r"\rVert "), "|": (r"\lvert ", r"\rvert ")}
 
