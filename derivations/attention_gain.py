@@ -17,7 +17,7 @@ direct, gain = R**2 * Norm(U) * Norm(A), sympy.sqrt(c * omega * (1 + R**2 * beta
 
 
 def trial(seed: int) -> list[tuple[float, float]]:
-    """Take the Jacobian of torch's attention with two heads by autograd, for small and for large tokens."""
+    """Take the Jacobian of torch's attention with two heads by autograd, with tokens of several sizes and any t_h."""
     torch.manual_seed(seed)
     x = torch.randn(5, 4, dtype=torch.float64) * 3.0 ** (seed % 3 - 1)
     query, key, value = torch.randn(3, 2, 3, 4, dtype=torch.float64) * 0.7
@@ -29,8 +29,9 @@ def trial(seed: int) -> list[tuple[float, float]]:
 
     norm = lambda matrix: torch.linalg.matrix_norm(matrix, 2)  # noqa: E731
     forms, slopes = key.mT @ query / 3**0.5, (x @ query.mT + bias) @ key / 3**0.5
+    t = torch.rand(2, 1, 1, dtype=torch.float64) + 0.5
     weights, radius = (slopes @ x.T).softmax(2), x.norm(dim=1).max()
-    joint = norm(torch.einsum("dhv,hve->dhe", out, value).flatten(1)) * norm(forms.flatten(0, 1))
+    joint = norm(torch.einsum("dhv,hve->dhe", out, value / t).flatten(1)) * norm((t * forms).flatten(0, 1))
     rows = weights.sum(1).max() * norm(value).square().sum() * (1 + (radius * slopes.norm(dim=2).max()) ** 2)
     jacobian = torch.func.jacrev(attention)(x).reshape(20, 20)
     return [(float(norm(jacobian)), float(radius**2 * joint + rows.sqrt() * norm(out.flatten(1))))]
