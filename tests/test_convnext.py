@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import ascend, log10_lam
+from oracles import ascend, jacobians, lam_from, log10_lam, outputs, random_networks
 from torch import nn
 
 import fimtheory as ft
@@ -78,21 +78,37 @@ def test_nothing_found_exceeds_the_bound(graph):
         assert bound - steepest < 7  # of 13, 21 and 33 decades
 
 
+def test_the_mean_over_random_weights_is_below_the_expected_bound():
+    """At a zero input, where every layer norm is as steep as it gets."""
+    graph = convnext((1, 1), widths=(4, 6), patch=2, classes=3, input_shape=(2, 8, 8))
+    bound = ft.evaluate(ft.derive(graph), ft.instantiate(graph)).expected_value
+    networks, x = random_networks(graph, 300), torch.zeros(2, 8, 8, dtype=torch.float64)
+    jac = jacobians(graph, networks, x, [graph.output])[graph.output]
+    logits = outputs(graph, networks, x)
+    found = torch.tensor([10 ** lam_from(j, z) for j, z in zip(jac, logits, strict=True)], dtype=torch.float64)
+    assert found.mean() - 3 * found.std() / 300**0.5 <= bound
+    assert bound < 10_000 * found.mean()  # of 32 decades
+
+
 def test_the_bound_is_attained():
-    """Aligned weights of rank one, with biases that put GELU at its steepest and keep a zero input zero."""
+    """Aligned weights of rank one, scales not 1; biases put GELU at its steepest and keep a zero input zero."""
     graph = convnext((2,), widths=(4,), patch=None, classes=2, input_shape=(4, 3, 5))
     module = ft.instantiate(graph, dtype=torch.float64)
     channel = torch.tensor([0.5, -0.5, 0.5, -0.5])
     with torch.no_grad():
         for name, layer in module.named_modules():
-            if name.endswith("block.0"):
-                layer.weight.zero_()[:, :, 3, 3] = 1
+            if name.endswith(("block.2", "classifier.0")):
+                layer.weight.fill_(2)
+            elif name.endswith("block.0"):
+                layer.weight.zero_()[:, :, 3, 3] = 3
             elif name.endswith("block.3"):
                 layer.weight.zero_()[0] = channel
                 layer.bias.fill_(2**0.5)
             elif name.endswith("block.5"):
                 layer.weight.zero_()[:, 0] = channel
                 layer.bias.copy_(-layer.weight[:, 0] * nn.functional.gelu(torch.tensor(2.0).double().sqrt()))
+        for k in (0, 1):
+            module.get_parameter(f"features.1.{k}.layer_scale").fill_(5)
         module.get_parameter("classifier.2.weight").copy_(torch.stack([channel, -channel]))
     bound = ft.evaluate(ft.derive(graph), module).log10
     attained = log10_lam(module, torch.zeros(4, 3, 5, dtype=torch.float64))

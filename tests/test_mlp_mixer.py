@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import ascend, log10_lam
+from oracles import ascend, jacobians, lam_from, log10_lam, outputs, random_networks
 from torch import nn
 
 import fimtheory as ft
@@ -119,14 +119,28 @@ def test_nothing_found_exceeds_the_bound(depth, patch):
         assert bound - steepest < 4 * depth  # of 20 and 35 decades
 
 
+def test_the_mean_over_random_weights_is_below_the_expected_bound():
+    """At a zero input, where every layer norm is as steep as it gets."""
+    graph = mlp_mixer(2, dim=6, token_dim=5, patch=2, classes=3, input_shape=(2, 4, 4))
+    bound = ft.evaluate(ft.derive(graph), ft.instantiate(graph)).expected_value
+    networks, x = random_networks(graph, 300), torch.zeros(2, 4, 4, dtype=torch.float64)
+    jac = jacobians(graph, networks, x, [graph.output])[graph.output]
+    logits = outputs(graph, networks, x)
+    found = torch.tensor([10 ** lam_from(j, z) for j, z in zip(jac, logits, strict=True)], dtype=torch.float64)
+    assert found.mean() - 3 * found.std() / 300**0.5 <= bound
+    assert bound < 1000 * found.mean()  # of 32 decades
+
+
 def test_the_bound_is_attained():
-    """Aligned weights of rank one, with biases that put GELU at its steepest and keep a zero input zero."""
+    """Aligned weights of rank one, scales not 1; biases put GELU at its steepest and keep a zero input zero."""
     graph = mlp_mixer(2, dim=4, token_dim=3, patch=None, classes=2, input_shape=(5, 4))
     module = ft.instantiate(graph, dtype=torch.float64)
     feature, token = torch.tensor([0.5, -0.5, 0.5, -0.5]), torch.full((5,), 5**-0.5)
     with torch.no_grad():
         for name, layer in module.named_modules():
-            if name.endswith("fc1"):
+            if "norm" in name:
+                layer.weight.fill_(2)
+            elif name.endswith("fc1"):
                 layer.weight.zero_()[0] = token if "tokens" in name else feature
                 layer.bias.fill_(2**0.5)
             elif name.endswith("fc2"):
