@@ -52,7 +52,7 @@ T = sympy.transpose
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.name)
 def test_shipped_theorems(proof):
     replay(proof)
-    try_in_numbers(proof, 200)
+    try_in_numbers(proof, 50)
     text = proof_to_text(proof)
     assert all(f"[{each.name}]" in text for each in (*proof.hypotheses, *proof.steps))
 
