@@ -12,6 +12,8 @@ from sympy.printing.precedence import PRECEDENCE
 
 from fimtheory.latex.asciimath import formula, sentence
 from fimtheory.latex.labels import label_key
+from fimtheory.latex.typesetting import LINE
+from fimtheory.latex.widths import width
 from fimtheory.proofs import Hypothesis, Proof, Statement
 from fimtheory.proofs.proof import Relates
 from fimtheory.proofs.text import signs
@@ -83,13 +85,28 @@ def _reason(rule: str, premises: Sequence[str], numbers: dict[str, str]) -> str:
     return rule + (f" from {', '.join(f'({numbers[name]})' for name in premises)}" if premises else "")
 
 
+_SIZES = ((LINE, ""), (1.2 * LINE, r"\footnotesize"), (1.4 * LINE, r"\scriptsize"))
+"""How wide the widest term of a statement may be in each size; lines are broken between terms only."""
+
+
 class _Printer(LatexPrinter):
     """Statements of proofs."""
 
     def statement(self, statement: Statement) -> str:
-        """Return a relation."""
+        """Return a relation on lines of its own."""
         sign = r"\le" if statement.relation is Relates.LE else "="
-        return rf"{self.doprint(statement.left)} {sign} {self.doprint(statement.right)}"
+        left, right = (self._multiplied_out(side) for side in (statement.left, statement.right))
+        widest = max(self._widest(left), self._widest(right))
+        size = next((size for limit, size in _SIZES if widest <= limit), _SIZES[-1][1])
+        made = rf"{self.doprint(left)} {sign} {self.doprint(right)}"
+        return rf"{size}\begin{{dmath*}}" + f"\n{made}\n" + r"\end{dmath*}" + (r"\normalsize" if size else "")
+
+    def _widest(self, side: sympy.Expr) -> float:
+        return max(width(self.doprint(term)) for term in sympy.Add.make_args(side))
+
+    def _multiplied_out(self, side: sympy.Expr) -> sympy.Expr:
+        """A side whose terms fit into lines, if that takes no more than to multiply them out."""
+        return side if self._widest(side) <= LINE else sympy.expand_mul(side, deep=False)
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "") -> str:
         return formula(expr.name)
