@@ -8,6 +8,7 @@ import proof_mutations
 import pytest
 import sympy
 
+from fimtheory import layers
 from fimtheory.claims import Reference
 from fimtheory.errors import CheckError, FormatError
 from fimtheory.proofs import (
@@ -32,6 +33,7 @@ from fimtheory.proofs import (
 from fimtheory.proofs.arithmetic import require_consequence
 from fimtheory.proofs.inference import RULES
 from fimtheory.proofs.proof import Relates, Statement
+from fimtheory.rules.activations import ACTIVATIONS
 
 DERIVATIONS = Path(__file__).parents[1] / "derivations"
 PROOFS = [proof for path in theorem_files(DERIVATIONS) if isinstance(proof := load_theorem(path), Proof)]
@@ -56,7 +58,19 @@ def test_shipped_theorems(proof):
 
 def test_every_rule_is_used_by_a_shipped_proof():
     used = {step.rule for proof in PROOFS for step in proof.steps}
-    assert used | {"enclosure"} == set(RULES)
+    assert used == set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(layers.GELU(), "GELU"), (layers.GELUTanh(), "GELU by tanh"), (layers.SiLU(), "SiLU"), (layers.Mish(), "Mish")],
+)
+def test_rules_claim_the_slopes_that_are_proved(layer, name):
+    (proof,) = (each for each in PROOFS if each.name == name)
+    sides = {side for claim in proof_mutations.conclusions(proof) for side in (claim.left, claim.right)}
+    slopes = ACTIVATIONS[type(layer)][0](layer)
+    assert slopes.high in sides
+    assert slopes.low in {*sides, 1 - slopes.high}
 
 
 # ---- one step at a time -----------------------------------------------------------------------------------------
