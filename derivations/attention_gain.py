@@ -40,10 +40,10 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Attention",
     title="Gain of self-attention",
-    words="||J|| <= R^2 ||U|| ||A|| + sqrt(c omega (1 + R^2 beta^2)) ||W_O|| at a point: N tokens x_j of norm at "
-    "most R, heads h with attention P_h, logits x_j . b_hi, b_hi = A_h x_i + q_h of norm at most beta; c the "
-    "largest column sum of a P_h, omega = sum_h ||W_V,h||^2, A = [t_h A_h] one above the other, U = [W_O,h "
-    "W_V,h / t_h] side by side.",
+    words="`||J|| <= R^2 ||U|| ||A|| + sqrt(c omega (1 + R^2 beta^2)) ||W_O||` at a point: `N` tokens `x_j` of "
+    "norm at most `R`, heads `h` with attention `P_h`, logits `x_j . b_hi`, `b_hi = A_h x_i + q_h` of norm at "
+    "most `beta`; `c` the largest column sum of a `P_h`, `omega = sum_h ||W_V,h||^2`, `A = [t_h A_h]` one above the "
+    "other, `U = [W_O,h W_V,h / t_h]` side by side.",
     reference=Reference("fimtheory", "after castin2024"),
     spaces={
         A: ("x", "heads"), U: ("heads", "y"), O: ("values", "y"), V: ("heads", "values"), J: ("x", "y"),
@@ -53,24 +53,29 @@ PROOF = Proof(
     },
     unit=(u,),
     hypotheses=(
-        Hypothesis("tokens", least(Norm(X), R), "No token has a norm above R: X takes each y_hij to x_j . y_hij."),
-        Hypothesis("slopes", least(Norm(B), beta), "No b_hi has a norm above beta: B takes each y_hij to y_hij b_hi."),
+        Hypothesis("tokens", least(Norm(X), R), "No token has a norm above `R`: `X` takes each `y_hij` to `x_j . "
+                   "y_hij`."),
+        Hypothesis("slopes", least(Norm(B), beta), "No `b_hi` has a norm above `beta`: `B` takes each `y_hij` to "
+        "`y_hij b_hi`."),
         Hypothesis("columns", least(Norm(C), c * omega),
-                   "C multiplies token j by sum_h ||W_V,h||^2 sum_i P_hij, where sum_i P_hij <= c."),
-        Hypothesis("values", least(Norm(V), 1), "V applies W_V,h / ||W_V,h|| in head h."),
-        Hypothesis("G", equal(T(G) * G, 1), "G has the entries sqrt(P_hij): it takes v_hi to all sqrt(P_hij) v_hi.",
+                   "`C` multiplies token `j` by `sum_h ||W_V,h||^2 sum_i P_hij`, where `sum_i P_hij <= c`."),
+        Hypothesis("values", least(Norm(V), 1), "`V` applies `W_V,h / ||W_V,h||` in head `h`."),
+        Hypothesis("G", equal(T(G) * G, 1), "`G` has the entries `sqrt(P_hij)`: it takes `v_hi` to all "
+        "`sqrt(P_hij) v_hi`.",
                    definition=True),
-        Hypothesis("s", equal(T(s) * s, 1), "s does the same to numbers, and the rows P_hi sum to 1.",
+        Hypothesis("s", equal(T(s) * s, 1), "`s` does the same to numbers, and the rows `P_hi` sum to 1.",
                    definition=True),
-        Hypothesis("b", equal(T(G) * B, B1 * T(s)), "Both take y_hij to sum_j sqrt(P_hij) y_hij b_hi.",
+        Hypothesis("b", equal(T(G) * B, B1 * T(s)), "Both take `y_hij` to `sum_j sqrt(P_hij) y_hij b_hi`.",
                    definition=True),
-        Hypothesis("Y", equal(K, spread), "Y takes v_hi to sqrt(P_hij) (x_j - m_hi) . v_hi, m_hi = sum_j P_hij x_j.",
+        Hypothesis("Y", equal(K, spread), "`Y` takes `v_hi` to `sqrt(P_hij) (x_j - m_hi) . v_hi`, `m_hi = sum_j "
+        "P_hij x_j`.",
                    definition=True),
-        Hypothesis("H", equal(T(H) * H, C), "H takes d_j to ||W_V,h|| sqrt(P_hij) d_j.", definition=True),
+        Hypothesis("H", equal(T(H) * H, C), "`H` takes `d_j` to `||W_V,h|| sqrt(P_hij) d_j`.", definition=True),
         Hypothesis("J", equal(J, first + rest),
-                   "Chain rule: row i is the sum over heads of W_O,h W_V,h applied to Cov_hi A_h d_i + sum_j P_hij "
-                   "(d_j + (x_j - m_hi) b_hi . d_j), where Y^T Y consists of the covariances Cov_hi.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+                   "Chain rule: row `i` is the sum over heads of `W_O,h W_V,h` applied to `Cov_hi A_h d_i + sum_j "
+                   "P_hij (d_j + (x_j - m_hi) b_hi . d_j)`, where `Y^T Y` consists of the covariances `Cov_hi`.",
+                   definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("centred", equal(Norm(spread * u) ** 2, Norm(X * G * u) ** 2 - Norm(T(s) * X * G * u) ** 2), "expansion",

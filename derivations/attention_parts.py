@@ -50,11 +50,11 @@ def isometric(each: sympy.Expr, name: str, square: sympy.Expr) -> tuple[Step, ..
 PROOF = Proof(
     name="Attention parts",
     title="Gain of self-attention in three parts",
-    words="||J|| <= R^2 ||U|| ||A|| + sqrt(c) ||W_O|| ||W_V|| + sqrt(lambda N) R beta ||U|| at a point: N tokens "
-    "x_j of norm at most R, heads h with attention P_h, logits x_j . b_hi, b_hi = A_h x_i + q_h; beta bounds "
-    "the norm of [t_h b_hi] over heads for each i, c the column sums of P_h, lambda the covariances of "
-    "softmax, diag(P_hi) - P_hi P_hi^T (T4: at most 1/2 and max P); A = [t_h A_h] one above the other, U = "
-    "[W_O,h W_V,h / t_h] side by side.",
+    words="`||J|| <= R^2 ||U|| ||A|| + sqrt(c) ||W_O|| ||W_V|| + sqrt(lambda N) R beta ||U||` at a point: `N` "
+    "tokens `x_j` of norm at most `R`, heads `h` with attention `P_h`, logits `x_j . b_hi`, `b_hi = A_h x_i + "
+    "q_h`; `beta` bounds the norm of `[t_h b_hi]` over heads for each `i`, `c` the column sums of `P_h`, `lambda` the "
+    "covariances of softmax, `diag(P_hi) - P_hi P_hi^T` (T4: at most 1/2 and `max P`); `A = [t_h A_h]` one above "
+    "the other, `U = [W_O,h W_V,h / t_h]` side by side.",
     reference=Reference("fimtheory", "after castin2024"),
     spaces={
         A: ("x", "heads"), U: ("heads", "y"), V: ("x", "values"), O: ("values", "y"), J: ("x", "y"),
@@ -64,25 +64,32 @@ PROOF = Proof(
     },
     unit=(u,),
     hypotheses=(
-        Hypothesis("tokens", least(Norm(X), R), "No token has a norm above R: X takes each y_hij to x_j . y_hij."),
+        Hypothesis("tokens", least(Norm(X), R), "No token has a norm above `R`: `X` takes each `y_hij` to `x_j . "
+                   "y_hij`."),
         Hypothesis("slopes", least(Norm(B), beta),
-                   "No [t_h b_hi] has a norm above beta: B takes each y_hij to sum_h y_hij t_h b_hi."),
-        Hypothesis("columns", least(Norm(C), c), "C multiplies value v_hj by sum_i P_hij, which is at most c."),
-        Hypothesis("softmax", least(Norm(S), lam), "S has the blocks diag(P_hi) - P_hi P_hi^T, none above lambda."),
-        Hypothesis("G", equal(T(G) * G, 1), "G has the entries sqrt(P_hij): it takes v_hi to all sqrt(P_hij) v_hi.",
+                   "No `[t_h b_hi]` has a norm above `beta`: `B` takes each `y_hij` to `sum_h y_hij t_h b_hi`."),
+        Hypothesis("columns", least(Norm(C), c), "`C` multiplies value `v_hj` by `sum_i P_hij`, which is at most "
+        "`c`."),
+        Hypothesis("softmax", least(Norm(S), lam), "`S` has the blocks `diag(P_hi) - P_hi P_hi^T`, none above "
+                   "`lambda`."),
+        Hypothesis("G", equal(T(G) * G, 1), "`G` has the entries `sqrt(P_hij)`: it takes `v_hi` to all "
+        "`sqrt(P_hij) v_hi`.",
                    definition=True),
-        Hypothesis("Q", equal(T(Q) * Q, 1), "Q does the same to values, and the rows P_hi sum to 1.", definition=True),
-        Hypothesis("s", equal(T(s) * s, 1), "s does the same to numbers.", definition=True),
-        Hypothesis("Y", equal(K, spread), "Y takes v_hi to sqrt(P_hij) (x_j - m_hi) . v_hi, m_hi = sum_j P_hij x_j.",
+        Hypothesis("Q", equal(T(Q) * Q, 1), "`Q` does the same to values, and the rows `P_hi` sum to 1.",
                    definition=True),
-        Hypothesis("L", equal(T(L) * L, S), "L takes f_hij to sqrt(P_hij) (f_hij - sum_k P_hik f_hik).",
+        Hypothesis("s", equal(T(s) * s, 1), "`s` does the same to numbers.", definition=True),
+        Hypothesis("Y", equal(K, spread), "`Y` takes `v_hi` to `sqrt(P_hij) (x_j - m_hi) . v_hi`, `m_hi = sum_j "
+        "P_hij x_j`.",
                    definition=True),
-        Hypothesis("H", equal(T(H) * H, C), "H takes v_hj to sqrt(P_hij) v_hj.", definition=True),
-        Hypothesis("E", equal(T(E) * E, N), "E copies all d_j for each of the N tokens i.", definition=True),
+        Hypothesis("L", equal(T(L) * L, S), "`L` takes `f_hij` to `sqrt(P_hij) (f_hij - sum_k P_hik f_hik)`.",
+                   definition=True),
+        Hypothesis("H", equal(T(H) * H, C), "`H` takes `v_hj` to `sqrt(P_hij) v_hj`.", definition=True),
+        Hypothesis("E", equal(T(E) * E, N), "`E` copies all `d_j` for each of the `N` tokens `i`.", definition=True),
         Hypothesis("J", equal(J, first + second + third),
-                   "Chain rule: row i is the sum over heads of W_O,h W_V,h applied to Cov_hi A_h d_i + sum_j P_hij "
-                   "(d_j + (x_j - m_hi) b_hi . d_j), where Y^T Y consists of the covariances Cov_hi.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+                   "Chain rule: row `i` is the sum over heads of `W_O,h W_V,h` applied to `Cov_hi A_h d_i + sum_j "
+                   "P_hij (d_j + (x_j - m_hi) b_hi . d_j)`, where `Y^T Y` consists of the covariances `Cov_hi`.",
+                   definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("centred", equal(Norm(spread * u) ** 2, Norm(X * G * u) ** 2 - Norm(T(s) * X * G * u) ** 2), "expansion",

@@ -24,19 +24,20 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="AvgPool",
     title="Gain of average pooling",
-    words="||P|| <= sqrt(n / k) for average pooling P over windows of k entries, zeros of a padding among them, if no "
-    "entry lies in more than n windows.",
+    words="`||P|| <= sqrt(n / k)` for average pooling `P` over windows of `k` entries, zeros of a padding among "
+    "them, if no entry lies in more than `n` windows.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={
         P: ("entries", "windows"), B: ("entries of windows", "windows"),
         G: ("entries", "entries of windows"), C: ("entries", "entries"),
     },
     hypotheses=(
-        Hypothesis("counts", least(Norm(C), n), "C is diagonal: the numbers of windows that the entries lie in."),
+        Hypothesis("counts", least(Norm(C), n), "`C` is diagonal: the numbers of windows that the entries lie in."),
         Hypothesis("G", equal(sympy.transpose(G) * G, C),
-                   "G lists the entries of every window: it copies each into all windows that it lies in.",
+                   "`G` lists the entries of every window: it copies each into all windows that it lies in.",
                    definition=True),
-        Hypothesis("B", equal(B * sympy.transpose(B), k), "B adds the k entries of each window: its rows are ones.",
+        Hypothesis("B", equal(B * sympy.transpose(B), k), "`B` adds the `k` entries of each window: its rows are "
+        "ones.",
                    definition=True),
         Hypothesis("P", equal(P, B * G / k), "Pooling takes the mean of each window.", definition=True),
     ),

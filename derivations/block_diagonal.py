@@ -32,9 +32,9 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Blocks",
     title="Block diagonal operators",
-    words="||U K V^T|| <= g for U^T U = 1, V V^T = 1 and K block diagonal, its n blocks of norm at most g. U and V "
-    "may sort the channels of a convolution by groups, or be real Fourier transforms: a circular convolution "
-    "has a block for each frequency.",
+    words="`||U K V^T|| <= g` for `U^T U = 1`, `V V^T = 1` and `K` block diagonal, its `n` blocks of norm at most "
+    "`g`. `U` and `V` may sort the channels of a convolution by groups, or be real Fourier transforms: a circular "
+    "convolution has a block for each frequency.",
     reference=Reference("sedghi2019", ""),
     spaces={
         A: ("x", "y"), U: ("b", "y"), V: ("a", "x"), K: ("a", "b"), u: ("1", "x"),
@@ -44,17 +44,17 @@ PROOF = Proof(
     unit=(u,),
     ranges=dict.fromkeys((block, some), "blocks of K"),
     hypotheses=(
-        Hypothesis("blocks", least(Norm(some), g), "No block has a norm above g.", for_all=(some,)),
-        Hypothesis("A", equal(A, U * K * sympy.transpose(V)), "A is block diagonal in the bases U and V."),
-        Hypothesis("U", equal(sympy.transpose(U) * U, 1), "U has orthonormal columns."),
-        Hypothesis("V", equal(V * sympy.transpose(V), 1), "V has orthonormal rows."),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
-        Hypothesis("w", equal(Norm(w) ** 2, n * Expect(Z)), "V^T u has a part w_f for each of the n blocks.",
+        Hypothesis("blocks", least(Norm(some), g), "No block has a norm above `g`.", for_all=(some,)),
+        Hypothesis("A", equal(A, U * K * sympy.transpose(V)), "`A` is block diagonal in the bases `U` and `V`."),
+        Hypothesis("U", equal(sympy.transpose(U) * U, 1), "`U` has orthonormal columns."),
+        Hypothesis("V", equal(V * sympy.transpose(V), 1), "`V` has orthonormal rows."),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
+        Hypothesis("w", equal(Norm(w) ** 2, n * Expect(Z)), "`V^T u` has a part `w_f` for each of the `n` blocks.",
                    definition=True),
-        Hypothesis("K", equal(Norm(turned) ** 2, n * Expect(Y)), "K takes each part to K_f w_f.", definition=True),
-        Hypothesis("Z", equal(Z, Norm(part) ** 2), "f is drawn from the n blocks, each equally often.",
+        Hypothesis("K", equal(Norm(turned) ** 2, n * Expect(Y)), "`K` takes each part to `K_f w_f`.", definition=True),
+        Hypothesis("Z", equal(Z, Norm(part) ** 2), "`f` is drawn from the `n` blocks, each equally often.",
                    definition=True),
-        Hypothesis("Y", equal(Y, Norm(block * part) ** 2), "f is drawn from the n blocks, each equally often.",
+        Hypothesis("Y", equal(Y, Norm(block * part) ** 2), "`f` is drawn from the `n` blocks, each equally often.",
                    definition=True),
     ),
     steps=(

@@ -33,15 +33,16 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C10",
     title="Centring in depth three",
-    words="||W_3 D_2 W_2 D_1 W_1|| <= theta_3 = c^2 ||W_3 W_2 W_1|| + r |c| ||W_3 W_2|| theta_1 + r ||W_3|| theta_2, "
-    "theta_2 = |c| ||W_2 W_1|| + r ||W_2|| theta_1, theta_1 = ||W_1||, for diagonals with entries in [c - r, c + r].",
+    words="`||W_3 D_2 W_2 D_1 W_1|| <= theta_3 = c^2 ||W_3 W_2 W_1|| + r |c| ||W_3 W_2|| theta_1 + r ||W_3|| "
+    "theta_2`, `theta_2 = |c| ||W_2 W_1|| + r ||W_2|| theta_1`, `theta_1 = ||W_1||`, for diagonals with entries in "
+    "`[c - r, c + r]`.",
     reference=Reference("combettes2020", ""),
     spaces={
         W1: ("x_0", "x_1"), D1: ("x_1", "x_1"), W2: ("x_1", "x_2"), D2: ("x_2", "x_2"), W3: ("x_2", "x_3"),
     },
     hypotheses=(
-        Hypothesis("slopes_1", least(Norm(D1 - c), r), "The entries of the diagonal D_1 lie in [c - r, c + r]."),
-        Hypothesis("slopes_2", least(Norm(D2 - c), r), "The entries of the diagonal D_2 lie in [c - r, c + r]."),
+        Hypothesis("slopes_1", least(Norm(D1 - c), r), "The entries of the diagonal `D_1` lie in `[c - r, c + r]`."),
+        Hypothesis("slopes_2", least(Norm(D2 - c), r), "The entries of the diagonal `D_2` lie in `[c - r, c + r]`."),
     ),
     steps=(
         Step("split", equal(two, c * W2 * W1 + W2 * (D1 - c) * W1), "expansion"),

@@ -51,24 +51,26 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C11",
     title="Closed form of LipSDP",
-    words="For a layer y = D W d of slopes in [a, b] and X = R^T R, y^T X' y <= d^T X d, where X' = 2 l - (a + b)^2 "
-    "l^2 B H, B = W X^-1 W^T, H = (1 + 2 a b l B)^-1. For a last matrix M, ||M d||^2 <= ||M X^-1 M^T|| d^T X d.",
+    words="For a layer `y = D W d` of slopes in `[a, b]` and `X = R^T R`, `y^T X' y <= d^T X d`, where `X' = 2 l - "
+    "(a + b)^2 l^2 B H`, `B = W X^-1 W^T`, `H = (1 + 2 a b l B)^-1`. For a last matrix `M`, `||M d||^2 <= ||M X^-1 "
+    "M^T|| d^T X d`.",
     reference=Reference("fimtheory", "theory, C11"),
     spaces={
         W: ("x", "y"), M: ("x", "z"), d: ("1", "x"), **dict.fromkeys((y, e), ("1", "y")),
         **dict.fromkeys((D, B, H), ("y", "y")), **dict.fromkeys((R, R_inverse, Q, Q_inverse), ("x", "x")),
     },
     hypotheses=(
-        Hypothesis("slopes", least(Norm(D - middle), radius), "The entries of the diagonal D lie in [a, b]."),
-        Hypothesis("R", equal(R_inverse * R, 1), "X = R^T R is positive definite, so R is invertible."),
-        Hypothesis("R^T", equal(T(R_inverse) * T(R), 1), "R is invertible: R R^-1 = 1, transposed."),
+        Hypothesis("slopes", least(Norm(D - middle), radius), "The entries of the diagonal `D` lie in `[a, b]`."),
+        Hypothesis("R", equal(R_inverse * R, 1), "`X = R^T R` is positive definite, so `R` is invertible."),
+        Hypothesis("R^T", equal(T(R_inverse) * T(R), 1), "`R` is invertible: `R R^-1 = 1`, transposed."),
         Hypothesis("Q", equal(T(Q) * Q, X + 2 * l * a * b * T(W) * W),
-                   "X + 2 l a b W^T W is positive definite too, as it is where 0 <= a b or 2 l |a b| ||B|| < 1."),
-        Hypothesis("outside", equal(Q * Q_inverse, 1), "Q is invertible."),
-        Hypothesis("Q^T", equal(T(Q) * T(Q_inverse), 1), "Q is invertible: Q^-1 Q = 1, transposed."),
-        Hypothesis("y", equal(y, D * W * d), "y is the output of the layer.", definition=True),
-        Hypothesis("B", equal(B, W * X_inverse * T(W)), "B = W X^-1 W^T.", definition=True),
-        Hypothesis("H", equal(H, 1 - 2 * l * a * b * N), "It is the inverse of 1 + 2 a b l B, see [both sides].",
+                   "`X + 2 l a b W^T W` is positive definite too, as it is where `0 <= a b` or `2 l |a b| ||B|| < "
+                   "1`."),
+        Hypothesis("outside", equal(Q * Q_inverse, 1), "`Q` is invertible."),
+        Hypothesis("Q^T", equal(T(Q) * T(Q_inverse), 1), "`Q` is invertible: `Q^-1 Q = 1`, transposed."),
+        Hypothesis("y", equal(y, D * W * d), "`y` is the output of the layer.", definition=True),
+        Hypothesis("B", equal(B, W * X_inverse * T(W)), "`B = W X^-1 W^T`.", definition=True),
+        Hypothesis("H", equal(H, 1 - 2 * l * a * b * N), "It is the inverse of `1 + 2 a b l B`, see [both sides].",
                    definition=True),
     ),
     steps=(

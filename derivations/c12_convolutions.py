@@ -36,9 +36,9 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C12",
     title="Zero padding on a torus",
-    words="||A_2 D A_1|| <= |c| ||C_2 C_1|| + r ||C_2|| ||C_1|| for convolutions A with zero padding, C on a torus, "
-    "and a diagonal D of slopes in [c - r, c + r], 0 being one of these. So are the entries of D' = E_1 D "
-    "E_1^T on the torus.",
+    words="`||A_2 D A_1|| <= |c| ||C_2 C_1|| + r ||C_2|| ||C_1||` for convolutions `A` with zero padding, `C` on a "
+    "torus, and a diagonal `D` of slopes in `[c - r, c + r]`, 0 being one of these. So are the entries of `D' = "
+    "E_1 D E_1^T` on the torus.",
     reference=Reference("fimtheory", "theory, C12"),
     spaces={
         A1: ("x", "y"), A2: ("y", "z"), C1: ("X", "Y"), C2: ("Y", "Z"), D: ("y", "y"), mask: ("Y", "Y"),
@@ -46,17 +46,17 @@ PROOF = Proof(
     },
     unit=(u,),
     hypotheses=(
-        Hypothesis("slopes", least(Norm(D - c), r), "The entries of the diagonal D lie in [c - r, c + r]."),
+        Hypothesis("slopes", least(Norm(D - c), r), "The entries of the diagonal `D` lie in `[c - r, c + r]`."),
         Hypothesis("zero", least(sympy.Abs(c), r), "So does 0."),
         Hypothesis("A_1", equal(A1, T(E1) * C1 * E0),
-                   "The torus is so large that A_1 extends by zeros, convolves on the torus and crops."),
+                   "The torus is so large that `A_1` extends by zeros, convolves on the torus and crops."),
         Hypothesis("A_2", equal(A2, T(E2) * C2 * E1),
-                   "The torus is so large that A_2 extends by zeros, convolves on the torus and crops."),
+                   "The torus is so large that `A_2` extends by zeros, convolves on the torus and crops."),
         Hypothesis("E_0", equal(T(E0) * E0, 1), "To extend by zeros and to crop changes nothing.", definition=True),
         Hypothesis("E_1", equal(T(E1) * E1, 1), "To extend by zeros and to crop changes nothing.", definition=True),
         Hypothesis("E_2", equal(T(E2) * E2, 1), "To extend by zeros and to crop changes nothing.", definition=True),
-        Hypothesis("D'", equal(mask, whole), "D' has the slopes D inside and zeros outside.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+        Hypothesis("D'", equal(mask, whole), "`D'` has the slopes `D` inside and zeros outside.", definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("torus", equal(Norm((whole - c) * u) ** 2, squared + c**2 * Norm(u) ** 2), "expansion", ("E_1",)),

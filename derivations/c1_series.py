@@ -23,11 +23,13 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C1",
     title="Series",
-    words="L(g o f) <= L(g) L(f).",
+    words="`L(g o f) <= L(g) L(f)`.",
     reference=Reference("horn2013", "section 5.6"),
     spaces={J: ("x", "z"), A: ("x", "y"), B: ("y", "z")},
     hypotheses=(
-        Hypothesis("chain", equal(J, B * A), "The chain rule: A is the Jacobian of f, B of g.", definition=True),
+        Hypothesis(
+            "chain", equal(J, B * A), "The chain rule: `A` is the Jacobian of `f`, `B` of `g`.", definition=True
+        ),
     ),
     steps=(
         Step("product", least(Norm(B * A), Norm(B) * Norm(A)), "submultiplicative"),

@@ -19,7 +19,7 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C2",
     title="Sum",
-    words="L(f + g) <= L(f) + L(g), and L(id + f) <= 1 + L(f).",
+    words="`L(f + g) <= L(f) + L(g)`, and `L(id + f) <= 1 + L(f)`.",
     reference=Reference("horn2013", "section 5.6"),
     hypotheses=(),
     spaces={A: ("x", "x"), B: ("x", "x")},

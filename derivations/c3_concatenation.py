@@ -21,11 +21,11 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C3",
     title="Concatenation",
-    words="L([f, g]) <= sqrt(L(f)^2 + L(g)^2).",
+    words="`L([f, g]) <= sqrt(L(f)^2 + L(g)^2)`.",
     reference=Reference("horn2013", "section 5.6"),
     spaces={A: ("x", "y"), B: ("x", "z"), u: ("1", "x")},
     unit=(u,),
-    hypotheses=(Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),),
+    hypotheses=(Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),),
     steps=(
         Step("parts", equal(Norm(Stack(A, B) * u) ** 2, Norm(A * u) ** 2 + Norm(B * u) ** 2), "stacking"),
         Step("first", least(Norm(A * u), Norm(A) * Norm(u)), "submultiplicative"),

@@ -24,15 +24,15 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C4",
     title="Product of branches",
-    words="L(u v) <= R_u L(v) + R_v L(u), where no entry of u, v exceeds R_u, R_v.",
+    words="`L(u v) <= R_u L(v) + R_v L(u)`, where no entry of `u`, `v` exceeds `R_u`, `R_v`.",
     reference=Reference("fimtheory", "theory, C4"),
     spaces={J: ("x", "y"), U: ("y", "y"), V: ("y", "y"), A: ("x", "y"), B: ("x", "y")},
     hypotheses=(
         Hypothesis(
-            "rule", equal(J, V * A + U * B), "The product rule; D_u = diag(u) and D_v = diag(v).", definition=True
+            "rule", equal(J, V * A + U * B), "The product rule; `D_u = diag(u)` and `D_v = diag(v)`.", definition=True
         ),
-        Hypothesis("u", least(Norm(U), R_u), "No entry of u exceeds R_u in absolute value: ||diag(u)|| <= R_u."),
-        Hypothesis("v", least(Norm(V), R_v), "No entry of v exceeds R_v in absolute value: ||diag(v)|| <= R_v."),
+        Hypothesis("u", least(Norm(U), R_u), "No entry of `u` exceeds `R_u` in absolute value: `||diag(u)|| <= R_u`."),
+        Hypothesis("v", least(Norm(V), R_v), "No entry of `v` exceeds `R_v` in absolute value: `||diag(v)|| <= R_v`."),
     ),
     steps=(
         Step("sum", least(Norm(V * A + U * B), Norm(V * A) + Norm(U * B)), "triangle"),

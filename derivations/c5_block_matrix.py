@@ -30,7 +30,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C5",
     title="Block matrix",
-    words="||[A, B; C, D]|| <= ||N||, where N is the matrix of the norms of the blocks, two rows and two columns.",
+    words="`||[A, B; C, D]|| <= ||N||`, where `N` is the matrix of the norms of the blocks, two rows and two "
+    "columns.",
     reference=Reference("horn2013", "section 5.6"),
     spaces={
         A: ("x1", "y1"), B: ("x2", "y1"), C: ("x1", "y2"), D: ("x2", "y2"), P: ("x1 + x2", "x1"),
@@ -40,14 +41,17 @@ PROOF = Proof(
     unit=(u,),
     dependent=(w,),
     hypotheses=(
-        Hypothesis("parts", equal(T(P) * P, 1 - T(Q) * Q), "P and Q take the two parts of a vector.", definition=True),
-        Hypothesis("e", equal(T(e) * e, 1), "e and f are the unit vectors of the axes of the plane.", definition=True),
-        Hypothesis("f", equal(T(f) * f, 1), "e and f are the unit vectors of the axes of the plane.", definition=True),
+        Hypothesis("parts", equal(T(P) * P, 1 - T(Q) * Q), "`P` and `Q` take the two parts of a vector.",
+                   definition=True),
+        Hypothesis("e", equal(T(e) * e, 1), "`e` and `f` are the unit vectors of the axes of the plane.",
+                   definition=True),
+        Hypothesis("f", equal(T(f) * f, 1), "`e` and `f` are the unit vectors of the axes of the plane.",
+                   definition=True),
         Hypothesis("ef", equal(T(e) * f, 0), "The axes are orthogonal.", definition=True),
         Hypothesis("fe", equal(T(f) * e, 0), "The axes are orthogonal.", definition=True),
-        Hypothesis("N", equal(N, norms), "N has the entries ||A||, ||B||; ||C||, ||D||.", definition=True),
-        Hypothesis("w", equal(w, sizes), "w has the entries ||P u||, ||Q u||.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+        Hypothesis("N", equal(N, norms), "`N` has the entries `||A||`, `||B||`; `||C||`, `||D||`.", definition=True),
+        Hypothesis("w", equal(w, sizes), "`w` has the entries `||P u||`, `||Q u||`.", definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("rows", equal(Norm(whole * u) ** 2, Norm((A * P + B * Q) * u) ** 2 + Norm((C * P + D * Q) * u) ** 2),

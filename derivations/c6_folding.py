@@ -31,15 +31,15 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C6",
     title="Folding",
-    words="For y = S (A x + b) + t, as a convolution and its batch norm, L <= ||S A|| <= ||S|| ||A||.",
+    words="For `y = S (A x + b) + t`, as a convolution and its batch norm, `L <= ||S A|| <= ||S|| ||A||`.",
     reference=Reference("horn2013", "section 5.6"),
     spaces={
         A: ("x", "z"), S: ("z", "y"), b: ("1", "z"), t: ("1", "y"),
         **dict.fromkeys((x, x_copy), ("1", "x")), **dict.fromkeys((y, y_copy), ("1", "y")),
     },
     hypotheses=(
-        Hypothesis("y", equal(y, S * (A * x + b) + t), "The output at x.", definition=True),
-        Hypothesis("y'", equal(y_copy, S * (A * x_copy + b) + t), "The output at x'.", definition=True),
+        Hypothesis("y", equal(y, S * (A * x + b) + t), "The output at `x`.", definition=True),
+        Hypothesis("y'", equal(y_copy, S * (A * x_copy + b) + t), "The output at `x'`.", definition=True),
     ),
     steps=(
         Step("difference", equal(y - y_copy, S * A * (x - x_copy)), "expansion", ("y", "y'")),

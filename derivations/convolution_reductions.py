@@ -29,18 +29,19 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Convolutions",
     title="Stride and zero padding",
-    words="A convolution S with stride has the norm of the convolution A that reads its entries sorted by phase; one "
-    "with zero padding, Z, at most that of the circular one, C, on a torus that is large enough.",
+    words="A convolution `S` with stride has the norm of the convolution `A` that reads its entries sorted by "
+    "phase; one with zero padding, `Z`, at most that of the circular one, `C`, on a torus that is large enough.",
     reference=Reference("fimtheory", "theory, section 5"),
     spaces={
         S: ("x", "y"), A: ("phases", "y"), P: ("x", "phases"), Z: ("x", "z"), C: ("X", "Z"), E: ("x", "X"),
         F: ("z", "Z"),
     },
     hypotheses=(
-        Hypothesis("S", equal(S, A * P), "S sorts its input by phase (space to depth) and convolves with stride 1."),
-        Hypothesis("Z", equal(Z, transpose(F) * C * E), "Z extends by zeros, convolves on the torus, and crops."),
-        Hypothesis("P", equal(transpose(P) * P, 1), "P permutes entries.", definition=True),
-        Hypothesis("P^T", equal(P * transpose(P), 1), "P permutes entries.", definition=True),
+        Hypothesis("S", equal(S, A * P), "`S` sorts its input by phase (space to depth) and convolves with stride "
+        "1."),
+        Hypothesis("Z", equal(Z, transpose(F) * C * E), "`Z` extends by zeros, convolves on the torus, and crops."),
+        Hypothesis("P", equal(transpose(P) * P, 1), "`P` permutes entries.", definition=True),
+        Hypothesis("P^T", equal(P * transpose(P), 1), "`P` permutes entries.", definition=True),
         Hypothesis("E", equal(transpose(E) * E, 1), "To extend by zeros and to crop changes nothing.", definition=True),
         Hypothesis("F", equal(transpose(F) * F, 1), "To extend by zeros and to crop changes nothing.", definition=True),
     ),

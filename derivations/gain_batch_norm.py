@@ -27,7 +27,7 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="BatchNorm",
     title="Gain of batch norm in evaluation, and norm of a diagonal",
-    words="L(batch norm) = max_c |gamma_c| / sqrt(var_c + eps).",
+    words="`L(batch norm) = max_c |gamma_c| / sqrt(var_c + eps)`.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={J: ("n", "n"), u: ("1", "n"), e: ("1", "n")},
     labels={symbol: ("entry", symbol) for symbol in (F, U)},
@@ -35,15 +35,17 @@ PROOF = Proof(
     dependent=(U,),
     hypotheses=(
         Hypothesis("f", equal(f, gamma / sympy.sqrt(variance + eps)),
-                   "f is the factor gamma_c / sqrt(var_c + eps) of largest size.", definition=True),
-        Hypothesis("largest", least(sympy.Abs(F), sympy.Abs(f)), "F is the factor of an entry.", definition=True),
+                   "`f` is the factor `gamma_c / sqrt(var_c + eps)` of largest size.", definition=True),
+        Hypothesis("largest", least(sympy.Abs(F), sympy.Abs(f)), "`F` is the factor of an entry.", definition=True),
         Hypothesis("length", equal(Norm(u) ** 2, n * Expect(U**2)),
-                   "U is the entry of u at one of n places, drawn uniformly.", definition=True),
-        Hypothesis("image", equal(Norm(J * u) ** 2, n * Expect(F**2 * U**2)), "J multiplies each entry by its factor.",
+                   "`U` is the entry of `u` at one of `n` places, drawn uniformly.", definition=True),
+        Hypothesis("image", equal(Norm(J * u) ** 2, n * Expect(F**2 * U**2)), "`J` multiplies each entry by its "
+        "factor.",
                    definition=True),
-        Hypothesis("basis", equal(J * e, f * e), "e is the basis vector at an entry with factor f.", definition=True),
+        Hypothesis("basis", equal(J * e, f * e), "`e` is the basis vector at an entry with factor `f`.",
+                   definition=True),
         Hypothesis("e", equal(Norm(e), 1), "Basis vectors have length 1.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("each", least(0, excess), "arithmetic", ("largest",)),

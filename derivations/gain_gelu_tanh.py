@@ -78,15 +78,15 @@ factor = k * power(x) / (1 + power(x)) ** 3
 PROOF = Proof(
     name="GELU by tanh",
     title="Slopes of GELU by tanh",
-    words="1 - g <= gelu'(x) <= g = 1.1289930686588 for every real x, gelu the form of GELU that uses tanh.",
+    words="`1 - g <= gelu'(x) <= g = 1.1289930686588` for every real `x`, gelu the form of GELU that uses tanh.",
     reference=Reference("fimtheory", "theory, section 4"),
     hypotheses=(
-        Hypothesis("k", equal(k, scale), "The function is x / (1 + exp(-k (x + c x^3))), c = 0.044715.",
+        Hypothesis("k", equal(k, scale), "The function is `x / (1 + exp(-k (x + c x^3))), c = 0.044715`.",
                    definition=True),
         Hypothesis("a", equal(2 * P(a) * (1 + power(a)), k * Q(a) * (power(a) - 1)),
-                   "a is where the slope is largest; it exists, as the derivative of the slope changes sign: "
-                   "steps l clear and h clear.", definition=True),
-        Hypothesis("slope at a", equal(m, slope(a)), "m is the largest slope.", definition=True),
+                   "a is where the slope is largest; it exists, as the derivative of the slope changes sign: steps "
+                   "`l` clear and `h` clear.", definition=True),
+        Hypothesis("slope at a", equal(m, slope(a)), "`m` is the largest slope.", definition=True),
         *(Hypothesis(str(end), equal(end, value), "An end of an interval that holds a.", definition=True)
           for end, value in ENDS.items()),
     ),

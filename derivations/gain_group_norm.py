@@ -32,9 +32,9 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="GroupNorm",
     title="Gain of blocks: group norm and instance norm",
-    words="The norm of a block diagonal J is the largest norm of a block. The blocks of group norm are layer norms, so "
-    "its gain is max_g ||G_g C|| / sqrt(eps) (theorem LayerNorm). If two entries of a group have the scale gamma, "
-    "|gamma| <= ||G_g C||.",
+    words="The norm of a block diagonal `J` is the largest norm of a block. The blocks of group norm are layer "
+    "norms, so its gain is `max_g ||G_g C|| / sqrt(eps)` (theorem LayerNorm). If two entries of a group have the "
+    "scale `gamma`, `|gamma| <= ||G_g C||`.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={J: ("x", "x"), E: ("g", "x"), u: ("1", "x"), **dict.fromkeys((K, G, C), ("g", "g")),
             **dict.fromkeys((w, d), ("1", "g"))},
@@ -43,20 +43,21 @@ PROOF = Proof(
     dependent=(N, U),
     hypotheses=(
         Hypothesis("length", equal(Norm(u) ** 2, m * Expect(U**2)),
-                   "U is the norm of the part of u in one of m groups, drawn uniformly.", definition=True),
-        Hypothesis("image", equal(Norm(J * u) ** 2, m * Expect(N**2)), "N is the norm of the same part of J u.",
+                   "`U` is the norm of the part of `u` in one of `m` groups, drawn uniformly.", definition=True),
+        Hypothesis("image", equal(Norm(J * u) ** 2, m * Expect(N**2)), "`N` is the norm of the same part of `J u`.",
                    definition=True),
-        Hypothesis("block", least(N, L * U), "The part of J u is the block of the group, of norm L, times that of u.",
+        Hypothesis("block", least(N, L * U), "The part of `J u` is the block of the group, of norm `L`, times that "
+        "of `u`.",
                    definition=True),
-        Hypothesis("largest", least(L, Norm(K)), "K is the block of the largest norm.", definition=True),
-        Hypothesis("place", equal(J * E, E * K), "E fills up the group of K with zeros.", definition=True),
-        Hypothesis("isometry", equal(sympy.transpose(E) * E, 1), "E fills up the group of K with zeros.",
+        Hypothesis("largest", least(L, Norm(K)), "`K` is the block of the largest norm.", definition=True),
+        Hypothesis("place", equal(J * E, E * K), "`E` fills up the group of `K` with zeros.", definition=True),
+        Hypothesis("isometry", equal(sympy.transpose(E) * E, 1), "`E` fills up the group of `K` with zeros.",
                    definition=True),
-        Hypothesis("scale", equal(G * d, gamma * d), "Two entries have the scale gamma; d is their difference."),
+        Hypothesis("scale", equal(G * d, gamma * d), "Two entries have the scale `gamma`; `d` is their difference."),
         Hypothesis("centred", equal(C * d, d), "Differences have mean zero, so centring keeps them.", definition=True),
-        Hypothesis("d", equal(Norm(d), 1), "d is taken of length 1.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
-        Hypothesis("w", equal(Norm(w), 1), "w is any unit vector.", definition=True),
+        Hypothesis("d", equal(Norm(d), 1), "`d` is taken of length 1.", definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
+        Hypothesis("w", equal(Norm(w), 1), "`w` is any unit vector.", definition=True),
     ),
     steps=(
         Step("bounded", least(N, Norm(K) * U), "arithmetic", ("block", "largest")),

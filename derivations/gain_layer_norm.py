@@ -36,25 +36,28 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="LayerNorm",
     title="Gain and output of layer norm",
-    words="L(layer norm) <= ||G C|| / sqrt(v_0 + eps) on inputs whose variance is at least v_0, so ||G C|| / sqrt(eps) "
-    "on all (v_0 = 0), which is met at constant inputs; and ||y|| <= sqrt(n) ||G C|| + ||beta||. G = diag(gamma), and "
-    "||G C|| <= ||G||.",
+    words="`L(layer norm) <= ||G C|| / sqrt(v_0 + eps)` on inputs whose variance is at least `v_0`, so `||G C|| "
+    "/ sqrt(eps)` on all (`v_0 = 0`), which is met at constant inputs; and `||y|| <= sqrt(n) ||G C|| + ||beta||`. "
+    "`G = diag(gamma)`, and `||G C|| <= ||G||`.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={**dict.fromkeys((J, J_0, G, C), ("n", "n")), **dict.fromkeys((v, u, beta, y), ("1", "n"))},
     unit=(u,),
     hypotheses=(
         Hypothesis("J", equal(J, G * (C - v * sympy.transpose(v)) / s),
-                   "G multiplies by gamma, C subtracts the mean, s^2 = |C x|^2 / n + eps, v = C x / (sqrt(n) s).",
+                   "`G` multiplies by `gamma`, `C` subtracts the mean, `s^2 = |C x|^2 / n + eps`, `v = C x / "
+                   "(sqrt(n) s)`.",
                    definition=True),
-        Hypothesis("J_0", equal(J_0, G * C / sympy.sqrt(eps)), "J at constant inputs: v = 0 and s^2 = eps.",
+        Hypothesis("J_0", equal(J_0, G * C / sympy.sqrt(eps)), "`J` at constant inputs: `v = 0` and `s^2 = eps`.",
                    definition=True),
-        Hypothesis("y", equal(y, sympy.sqrt(n) * G * v + beta), "y is the output, G C x / s + beta.", definition=True),
-        Hypothesis("symmetric", equal(sympy.transpose(C), C), "C is a projection.", definition=True),
-        Hypothesis("projection", equal(C * C, C), "C is a projection.", definition=True),
-        Hypothesis("centred", equal(C * v, v), "v has mean zero.", definition=True),
-        Hypothesis("short", least(Norm(v), 1), "|C x|^2 / n <= s^2.", definition=True),
-        Hypothesis("variance", least(sympy.sqrt(least_variance + eps), s), "The variance |C x|^2 / n is at least v_0."),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+        Hypothesis("y", equal(y, sympy.sqrt(n) * G * v + beta), "`y` is the output, `G C x / s + beta`.",
+                   definition=True),
+        Hypothesis("symmetric", equal(sympy.transpose(C), C), "`C` is a projection.", definition=True),
+        Hypothesis("projection", equal(C * C, C), "`C` is a projection.", definition=True),
+        Hypothesis("centred", equal(C * v, v), "`v` has mean zero.", definition=True),
+        Hypothesis("short", least(Norm(v), 1), "`|C x|^2 / n <= s^2`.", definition=True),
+        Hypothesis("variance", least(sympy.sqrt(least_variance + eps), s), "The variance `|C x|^2 / n` is at least "
+        "`v_0`."),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("square", equal(Norm(shrinks * u) ** 2, Form(product)), "expansion"),

@@ -32,17 +32,18 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="LogSoftmax",
     title="Gain of log-softmax",
-    words="||J|| <= sqrt(K) ||p|| <= sqrt(K) for the Jacobian J of log-softmax over K entries with probabilities p; it "
-    "stretches p - 1/K by sqrt(K) ||p||, which comes near sqrt(K) as one entry exceeds all others.",
+    words="`||J|| <= sqrt(K) ||p|| <= sqrt(K)` for the Jacobian `J` of log-softmax over `K` entries with "
+    "probabilities `p`; it stretches `p - 1/K` by `sqrt(K) ||p||`, which comes near `sqrt(K)` as one entry exceeds "
+    "all others.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={J: ("K", "K"), **dict.fromkeys((p, one, u), ("1", "K"))},
     unit=(u,),
     hypotheses=(
         Hypothesis("J", equal(J, 1 - one * T(p)), "1 is the vector of ones.", definition=True),
-        Hypothesis("ones", equal(Form(T(one) * one), K), "It has K entries.", definition=True),
+        Hypothesis("ones", equal(Form(T(one) * one), K), "It has `K` entries.", definition=True),
         Hypothesis("sum", equal(Form(T(one) * p), 1), "Probabilities add up to 1.", definition=True),
         Hypothesis("short", least(Norm(p), 1), "So their squares add up to at most 1.", definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("squares", equal(Norm(J * u) ** 2, squared(u)), "expansion", ("J",)),

@@ -34,20 +34,21 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="RMSNorm",
     title="Gain and output of RMS norm",
-    words="L(RMS norm) <= ||G|| / sqrt(v_0 + eps) on inputs whose mean square is at least v_0, so ||G|| / sqrt(eps) on "
-    "all (v_0 = 0), which is met at zero; and ||y|| <= sqrt(n) ||G||. G = diag(gamma), whose norm is the largest "
-    "|gamma_k| (theorem BatchNorm).",
+    words="`L(RMS norm) <= ||G|| / sqrt(v_0 + eps)` on inputs whose mean square is at least `v_0`, so `||G|| / "
+    "sqrt(eps)` on all (`v_0 = 0`), which is met at zero; and `||y|| <= sqrt(n) ||G||`. `G = diag(gamma)`, whose "
+    "norm is the largest `|gamma_k|` (theorem BatchNorm).",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={**dict.fromkeys((J, J_0, G), ("n", "n")), **dict.fromkeys((v, u, y), ("1", "n"))},
     unit=(u,),
     hypotheses=(
         Hypothesis("J", equal(J, G * shrinks / s),
-                   "G multiplies by gamma, s^2 = |x|^2 / n + eps, v = x / (sqrt(n) s).", definition=True),
-        Hypothesis("J_0", equal(J_0, G / sympy.sqrt(eps)), "J at zero: v = 0 and s^2 = eps.", definition=True),
-        Hypothesis("y", equal(y, sympy.sqrt(n) * G * v), "y is the output, G x / s.", definition=True),
-        Hypothesis("short", least(Norm(v), 1), "|x|^2 / n <= s^2.", definition=True),
-        Hypothesis("square", least(sympy.sqrt(least_square + eps), s), "The mean square |x|^2 / n is at least v_0."),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
+                   "`G` multiplies by `gamma`, `s^2 = |x|^2 / n + eps`, `v = x / (sqrt(n) s)`.", definition=True),
+        Hypothesis("J_0", equal(J_0, G / sympy.sqrt(eps)), "`J` at zero: `v = 0` and `s^2 = eps`.", definition=True),
+        Hypothesis("y", equal(y, sympy.sqrt(n) * G * v), "`y` is the output, `G x / s`.", definition=True),
+        Hypothesis("short", least(Norm(v), 1), "`|x|^2 / n <= s^2`.", definition=True),
+        Hypothesis("square", least(sympy.sqrt(least_square + eps), s), "The mean square `|x|^2 / n` is at least "
+        "`v_0`."),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
     ),
     steps=(
         Step("form", equal(Norm(shrinks * u) ** 2, Form(product)), "expansion"),

@@ -37,13 +37,13 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="SiLU",
     title="Slopes of SiLU and QuickGELU",
-    words="1 - g <= silu'(x) <= silu'(a) = g = (a + 2) / 4 <= 1.0998393201289 for every real x, where "
-    "(2 - a) + (2 + a) exp(-a) = 0. The slope of y sigmoid(k y) at y is silu'(k y): QuickGELU has k = 1.702.",
+    words="`1 - g <= silu'(x) <= silu'(a) = g = (a + 2) / 4 <= 1.0998393201289` for every real `x`, where `(2 - a) "
+    "+ (2 + a) exp(-a) = 0`. The slope of `y sigmoid(k y)` at `y` is `silu'(k y)`: QuickGELU has `k = 1.702`.",
     reference=Reference("fimtheory", "theory, section 4"),
     hypotheses=(
         Hypothesis("a", equal(sympy.exp(-a), (a - 2) / (a + 2)), "a is the point where the slope is largest.",
                    definition=True),
-        Hypothesis("h", equal(h, end), "h is a little larger than a.", definition=True),
+        Hypothesis("h", equal(h, end), "`h` is a little larger than a.", definition=True),
     ),
     steps=(
         Step("falls", least(0, (a - x) * (sympy.exp(-x) - sympy.exp(-a))), "exponential"),

@@ -27,8 +27,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Softmax",
     title="Gain of softmax",
-    words="||J|| <= 1 / (2 tau) for the Jacobian J of softmax(z / tau) over two entries or more; where two "
-    "probabilities are q, q / tau <= ||J||, and q comes near 1/2 as their entries exceed all others.",
+    words="`||J|| <= 1 / (2 tau)` for the Jacobian `J` of `softmax(z / tau)` over two entries or more; where two "
+    "probabilities are `q`, `q / tau <= ||J||`, and `q` comes near 1/2 as their entries exceed all others.",
     reference=Reference("nair2025", "theorem 1"),
     spaces={**dict.fromkeys((J, S, D), ("K", "K")), A: ("K", "m"), **dict.fromkeys((p, u, w), ("1", "K"))},
     labels={U: ("label", U)},
@@ -36,18 +36,19 @@ PROOF = Proof(
     dependent=(U, low, high),
     hypotheses=(
         Hypothesis("J", equal(J, S / tau), "The chain rule.", definition=True),
-        Hypothesis("S", equal(S, D - p * T(p)), "D = diag(p), p the probabilities.", definition=True),
-        Hypothesis("root", equal(S, T(A) * A), "S_p is a covariance, so it has a square root A.", definition=True),
-        Hypothesis("variance", equal(form, Expect(U**2) - Expect(U) ** 2), "U = u_y is the entry of u at y ~ p.",
+        Hypothesis("S", equal(S, D - p * T(p)), "`D = diag(p)`, `p` the probabilities.", definition=True),
+        Hypothesis("root", equal(S, T(A) * A), "`S_p` is a covariance, so it has a square root `A`.", definition=True),
+        Hypothesis("variance", equal(form, Expect(U**2) - Expect(U) ** 2), "`U = u_y` is the entry of `u` at `y ~ "
+        "p`.",
                    definition=True),
-        Hypothesis("from", least(low, U), "u_- is the least entry of u.", definition=True),
-        Hypothesis("to", least(U, high), "u_+ is the largest entry of u.", definition=True),
-        Hypothesis("two", least(low**2 + high**2, Norm(u) ** 2), "They are two of at least two entries of u.",
+        Hypothesis("from", least(low, U), "`u_-` is the least entry of `u`.", definition=True),
+        Hypothesis("to", least(U, high), "`u_+` is the largest entry of `u`.", definition=True),
+        Hypothesis("two", least(low**2 + high**2, Norm(u) ** 2), "They are two of at least two entries of `u`.",
                    definition=True),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
-        Hypothesis("q", equal(D * w, q * w), "Two probabilities are q; w is 1 and -1 there, over sqrt 2."),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
+        Hypothesis("q", equal(D * w, q * w), "Two probabilities are `q`; `w` is 1 and -1 there, over `sqrt 2`."),
         Hypothesis("balanced", equal(Form(T(p) * w), 0), "The two are equal.", definition=True),
-        Hypothesis("w", equal(Norm(w), 1), "w is taken of length 1.", definition=True),
+        Hypothesis("w", equal(Norm(w), 1), "`w` is taken of length 1.", definition=True),
     ),
     steps=(
         Step("inside", least(0, spread), "arithmetic", ("from", "to")),

@@ -32,7 +32,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="MaxPool",
     title="Gain of max pooling",
-    words="For y = pool(x) and y' = pool(x'), ||y - y'||^2 <= n ||x - x'||^2, if no entry lies in more than n windows.",
+    words="For `y = pool(x)` and `y' = pool(x')`, `||y - y'||^2 <= n ||x - x'||^2`, if no entry lies in more than "
+    "`n` windows.",
     reference=Reference("fimtheory", "theory, section 4"),
     spaces={
         **dict.fromkeys((x, x_copy), ("1", "entries")), **dict.fromkeys((y, y_copy), ("1", "windows")),
@@ -40,21 +41,24 @@ PROOF = Proof(
     },
     labels={symbol: ("window", symbol) for symbol in (top, top_copy, here, there, S)},
     hypotheses=(
-        Hypothesis("counts", least(Norm(C), n), "C is diagonal: the numbers of windows that the entries lie in."),
+        Hypothesis("counts", least(Norm(C), n), "`C` is diagonal: the numbers of windows that the entries lie in."),
         Hypothesis("G", equal(sympy.transpose(G) * G, C),
-                   "G lists the entries of every window: it copies each into all windows that it lies in.",
+                   "`G` lists the entries of every window: it copies each into all windows that it lies in.",
                    definition=True),
         Hypothesis("pools", equal(Norm(y - y_copy) ** 2, M * Expect((top - top_copy) ** 2)),
-                   "m and m' are the maxima of x and x' in a window, each of the M windows drawn equally often.",
+                   "`m` and `m'` are the maxima of `x` and `x'` in a window, each of the `M` windows drawn equally "
+                   "often.",
                    definition=True),
-        Hypothesis("first", least(here, top_copy), "m = x_j: x' has the entry x'_j there, at most its maximum m'.",
+        Hypothesis("first", least(here, top_copy), "`m = x_j`: `x'` has the entry `x'_j` there, at most its "
+        "maximum `m'`.",
                    definition=True),
-        Hypothesis("second", least(there, top), "m' = x'_j': x has the entry x_j' there, at most its maximum m.",
+        Hypothesis("second", least(there, top), "`m' = x'_j'`: `x` has the entry `x_j'` there, at most its maximum "
+        "`m`.",
                    definition=True),
         Hypothesis("S", equal(Norm(G * change) ** 2, M * Expect(S)),
-                   "S is the sum of the squares of the entries of x - x' in the window.", definition=True),
-        Hypothesis("one", least((top - here) ** 2, S), "One of the squares of the sum S.", definition=True),
-        Hypothesis("other", least((top_copy - there) ** 2, S), "One of the squares of the sum S.", definition=True),
+                   "`S` is the sum of the squares of the entries of `x - x'` in the window.", definition=True),
+        Hypothesis("one", least((top - here) ** 2, S), "One of the squares of the sum `S`.", definition=True),
+        Hypothesis("other", least((top_copy - there) ** 2, S), "One of the squares of the sum `S`.", definition=True),
     ),
     steps=(
         Step("maxima", least(0, S - (top - top_copy) ** 2), "arithmetic", ("first", "second", "one", "other")),

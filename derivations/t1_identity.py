@@ -32,7 +32,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T1",
     title="Fisher information is a variance over labels",
-    words="F = E[grad log p_y grad log p_y^T] is the covariance over y ~ p of the rows J_y of J, over tau^2.",
+    words="`F = E[grad log p_y grad log p_y^T]` is the covariance over `y ~ p` of the rows `J_y` of `J`, over "
+    "`tau^2`.",
     reference=Reference("fimtheory", "theory, T1"),
     spaces={F: ("d", "d"), u: ("1", "d")},
     labels={X: ("y", X), X_copy: ("y'", X)},
@@ -40,7 +41,7 @@ PROOF = Proof(
     hypotheses=(
         Hypothesis(
             "score", equal(F_along_u, Expect(((X - Expect(X)) / tau) ** 2)),
-            "grad log p_y = (J_y - sum_i p_i J_i) / tau, and X = J_y u for the label y ~ p.", definition=True,
+            "`grad log p_y = (J_y - sum_i p_i J_i) / tau`, and `X = J_y u` for the label `y ~ p`.", definition=True,
         ),
     ),
     steps=(

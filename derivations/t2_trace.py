@@ -28,15 +28,16 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T2",
     title="Trace bounds",
-    words="lam <= tr F <= min(K - 1, d) lam, for K labels and d inputs.",
+    words="`lam <= tr F <= min(K - 1, d) lam`, for `K` labels and `d` inputs.",
     reference=Reference("fimtheory", "theory, T2"),
     spaces={F: ("d", "d"), R: ("d", "K"), Q: ("K-1", "K")},
     dimensions={"d": d, "K-1": m},
     hypotheses=(
-        Hypothesis("root", equal(F, root), "R = diag(sqrt p) (I - 1 p^T) J / tau, a root of F.", definition=True),
+        Hypothesis("root", equal(F, root), "`R = diag(sqrt p) (I - 1 p^T) J / tau`, a root of `F`.", definition=True),
         Hypothesis(
             "centred", equal(reduced, root),
-            "sqrt(p)^T R = 0, and the m = K - 1 columns of Q are an orthonormal basis of all that is orthogonal to it.",
+            "`sqrt(p)^T R = 0`, and the `m = K - 1` columns of `Q` are an orthonormal basis of all that is "
+            "orthogonal to it.",
             definition=True,
         ),
     ),

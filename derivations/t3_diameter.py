@@ -27,7 +27,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T3",
     title="Diameter bound",
-    words="lam = ||F|| is at most D^2 / (4 tau^2), where D is the largest distance of two rows of the Jacobian J.",
+    words="`lam = ||F||` is at most `D^2 / (4 tau^2)`, where `D` is the largest distance of two rows of the "
+    "Jacobian `J`.",
     reference=Reference("fimtheory", "theory, T3"),
     spaces={F: ("d", "d"), u: ("1", "d"), **dict.fromkeys((low, high, one, other), ("d", "1"))},
     labels={X: ("y", X)},
@@ -35,11 +36,11 @@ PROOF = Proof(
     dependent=(X, low, high),
     ranges=dict.fromkeys((low, high, one, other), "rows of J"),
     hypotheses=(
-        Hypothesis("diameter", least(Norm(one - other), D), "D bounds all distances of rows.", for_all=(one, other)),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
-        Hypothesis("F", equal(F_along_u, variance / tau**2), "X = J_y u, y ~ p (T1).", definition=True),
-        Hypothesis("low", least(least_value, X), "J_l is the row with the least product with u.", definition=True),
-        Hypothesis("high", least(X, largest_value), "J_h is the row with the largest.", definition=True),
+        Hypothesis("diameter", least(Norm(one - other), D), "`D` bounds all distances of rows.", for_all=(one, other)),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
+        Hypothesis("F", equal(F_along_u, variance / tau**2), "`X = J_y u`, `y ~ p` (T1).", definition=True),
+        Hypothesis("low", least(least_value, X), "`J_l` is the row with the least product with `u`.", definition=True),
+        Hypothesis("high", least(X, largest_value), "`J_h` is the row with the largest.", definition=True),
     ),
     steps=(
         Step("between", least(0, (X - least_value) * (largest_value - X)), "arithmetic", ("low", "high")),

@@ -26,26 +26,28 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T4",
     title="Softmax covariance",
-    words="||diag(p) - p p^T|| <= p_1 (1 - p_1 + p_2), p_1 >= p_2 the two largest probabilities; so at most 1/2.",
+    words="`||diag(p) - p p^T|| <= p_1 (1 - p_1 + p_2)`, `p_1 >= p_2` the two largest probabilities; so at most 1/2.",
     reference=Reference("fimtheory", "theory, T4"),
     spaces={S: ("K", "K"), v: ("1", "K")},
     labels={symbol: ("other label", symbol) for symbol in (P, V, Z)},
     unit=(v,),
     dependent=(top, P, V, Z),
     hypotheses=(
-        Hypothesis("order", least(p2, p1), "p_1 is the largest probability."),
-        Hypothesis("simplex", least(p1 + p2, 1), "p_1 and p_2 belong to one distribution."),
-        Hypothesis("second", least(P, p2), "P is the probability of a label other than the top one, p_2 the largest.",
+        Hypothesis("order", least(p2, p1), "`p_1` is the largest probability."),
+        Hypothesis("simplex", least(p1 + p2, 1), "`p_1` and `p_2` belong to one distribution."),
+        Hypothesis("second", least(P, p2), "`P` is the probability of a label other than the top one, `p_2` the "
+        "largest.",
                    definition=True),
-        Hypothesis("unit", equal(Norm(v), 1), "v is any unit vector.", definition=True),
+        Hypothesis("unit", equal(Norm(v), 1), "`v` is any unit vector.", definition=True),
         Hypothesis(
             "split", equal(form, p1 * top**2 + rest * Expect(V**2) - (p1 * top + rest * Expect(V)) ** 2),
-            "v_1 is the entry of v at the top label, V that at another, drawn with probability P / (1 - p_1).",
+            "`v_1` is the entry of `v` at the top label, `V` that at another, drawn with probability `P / (1 - "
+            "p_1)`.",
             definition=True,
         ),
         Hypothesis("length", equal(Norm(v) ** 2, top**2 + rest * Expect(Z)),
-                   "Z = V^2 / P: the sum of the squares of the other entries is (1 - p_1) E Z.", definition=True),
-        Hypothesis("weight", equal(P * Z, V**2), "Z = V^2 / P.", definition=True),
+                   "`Z = V^2 / P`: the sum of the squares of the other entries is `(1 - p_1) E Z`.", definition=True),
+        Hypothesis("weight", equal(P * Z, V**2), "`Z = V^2 / P`.", definition=True),
     ),
     steps=(
         Step("smaller", least(0, p2 * Z - V**2), "arithmetic", ("second", "weight")),

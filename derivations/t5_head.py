@@ -30,7 +30,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T5",
     title="Linear head",
-    words="For logits W g(x) + b, lam <= D_W^2 ||J_g||^2 / (4 tau^2), D_W the largest distance of two rows of W.",
+    words="For logits `W g(x) + b`, `lam <= D_W^2 ||J_g||^2 / (4 tau^2)`, `D_W` the largest distance of two rows of "
+    "`W`.",
     reference=Reference("fimtheory", "theory, T5"),
     spaces={F: ("d", "d"), u: ("1", "d"), J: ("d", "m"), **dict.fromkeys((low, high, one, other), ("m", "1"))},
     labels={X: ("y", X)},
@@ -38,11 +39,13 @@ PROOF = Proof(
     dependent=(X, low, high),
     ranges=dict.fromkeys((low, high, one, other), "rows of W"),
     hypotheses=(
-        Hypothesis("diameter", least(Norm(one - other), D), "D_W bounds all distances of rows.", for_all=(one, other)),
-        Hypothesis("unit", equal(Norm(u), 1), "u is any unit vector.", definition=True),
-        Hypothesis("F", equal(F_along_u, variance / tau**2), "X = w_y J_g u, y ~ p (T1).", definition=True),
-        Hypothesis("low", least(least_value, X), "w_l is the row with the least product with J_g u.", definition=True),
-        Hypothesis("high", least(X, largest_value), "w_h is the row with the largest.", definition=True),
+        Hypothesis("diameter", least(Norm(one - other), D), "`D_W` bounds all distances of rows.",
+                   for_all=(one, other)),
+        Hypothesis("unit", equal(Norm(u), 1), "`u` is any unit vector.", definition=True),
+        Hypothesis("F", equal(F_along_u, variance / tau**2), "`X = w_y J_g u`, `y ~ p` (T1).", definition=True),
+        Hypothesis("low", least(least_value, X), "`w_l` is the row with the least product with `J_g u`.",
+                   definition=True),
+        Hypothesis("high", least(X, largest_value), "`w_h` is the row with the largest.", definition=True),
     ),
     steps=(
         Step("between", least(0, (X - least_value) * (largest_value - X)), "arithmetic", ("low", "high")),

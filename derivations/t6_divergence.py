@@ -43,21 +43,24 @@ def grows(name: str, slope_claim: sympy.Expr, whole: sympy.Expr, *premises: str)
 PROOF = Proof(
     name="T6",
     title="Divergence",
-    words="KL(p_z || p_(z + t D)) lies between psi(-R t) and psi(R t) times t^2 D^T S_p D / 2, "
-    "where psi(s) = 2 (e^s - s - 1) / s^2 and R is at least max D - min D.",
+    words="`KL(p_z || p_(z + t D))` lies between `psi(-R t)` and `psi(R t)` times `t^2 D^T S_p D / 2`, where "
+    "`psi(s) = 2 (e^s - s - 1) / s^2` and `R` is at least `max D - min D`.",
     reference=Reference("fimtheory", "theory, T6"),
     labels={X: ("y", X)},
     derivatives={phi: slope, slope: variance, variance: skewness},
     hypotheses=(
         Hypothesis("R", least(sympy.Abs(X), R),
-                   "X is an entry of D less their mean under p_(z + t D); R is at least max D - min D.", for_all=(t,)),
+                   "`X` is an entry of `D` less their mean under `p_(z + t D)`; `R` is at least `max D - min D`.",
+                   for_all=(t,)),
         Hypothesis("variance", equal(variance(t), Expect(X**2)),
-                   "phi(t) = log sum exp(z + t D): its second derivative is the variance D^T S_p D of D at z + t D.",
+                   "`phi(t) = log sum exp(z + t D)`: its second derivative is the variance `D^T S_p D` of `D` at "
+                   "`z + t D`.",
                    definition=True, for_all=(t,)),
         Hypothesis("skewness", equal(skewness(t), Expect(X**3)), "Its third derivative is the third central moment.",
                    definition=True, for_all=(t,)),
         Hypothesis("divergence", equal(divergence(t), rest),
-                   "KL(p_z || p_(z + t D)), as phi'(0) is the mean of D under p_z.", definition=True, for_all=(t,)),
+                   "`KL(p_z || p_(z + t D))`, as `phi'(0)` is the mean of `D` under `p_z`.",
+                   definition=True, for_all=(t,)),
     ),
     steps=(
         Step("above", least(0, (R + X) * X**2), "arithmetic", ("R",)),

@@ -27,17 +27,18 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T7b",
     title="Distance to the decision boundary",
-    words="If q_j >= q_1 but p_1 >= p_j, sum_i sqrt(p_i q_i) <= sqrt(1 - h^2) with h = (sqrt p_1 - sqrt p_j) / sqrt 2: "
-    "d_FR(p, q) = 2 arccos(sum_i sqrt(p_i q_i)) >= 2 arcsin h.",
+    words="If `q_j >= q_1` but `p_1 >= p_j`, `sum_i sqrt(p_i q_i) <= sqrt(1 - h^2)` with `h = (sqrt p_1 - sqrt "
+    "p_j) / sqrt 2`: `d_FR(p, q) = 2 arccos(sum_i sqrt(p_i q_i)) >= 2 arcsin h`.",
     reference=Reference("fimtheory", "theory, T7"),
     spaces=dict.fromkeys((e, r, s), ("1", "K")),
     hypotheses=(
-        Hypothesis("e", equal(Norm(e), 1), "e has the entries 1/sqrt(2) at label 1 and -1/sqrt(2) at label j.",
+        Hypothesis("e", equal(Norm(e), 1), "`e` has the entries `1/sqrt(2)` at label 1 and `-1/sqrt(2)` at label "
+        "`j`.",
                    definition=True),
-        Hypothesis("r", equal(Norm(r), 1), "r_i = sqrt(p_i).", definition=True),
-        Hypothesis("s", equal(Norm(s), 1), "s_i = sqrt(q_i).", definition=True),
-        Hypothesis("p", least(0, h), "p_1 >= p_j: h = e^T r is not negative."),
-        Hypothesis("q", least(Form(T(e) * s), 0), "q_j >= q_1: e^T s is not positive."),
+        Hypothesis("r", equal(Norm(r), 1), "`r_i = sqrt(p_i)`.", definition=True),
+        Hypothesis("s", equal(Norm(s), 1), "`s_i = sqrt(q_i)`.", definition=True),
+        Hypothesis("p", least(0, h), "`p_1 >= p_j`: `h = e^T r` is not negative."),
+        Hypothesis("q", least(Form(T(e) * s), 0), "`q_j >= q_1`: `e^T s` is not positive."),
     ),
     steps=(
         Step("split", equal(Form(T(r - h * e) * s), Form(T(r) * s) - h * Form(T(e) * s)), "expansion"),

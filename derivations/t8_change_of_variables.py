@@ -23,15 +23,16 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T8",
     title="Change of variables",
-    words="For x = A u + c, F_u = A^T F_x A, so lam in the units of u is at most ||A||^2 times lam in those of x.",
+    words="For `x = A u + c`, `F_u = A^T F_x A`, so `lam` in the units of `u` is at most `||A||^2` times `lam` in "
+    "those of `x`.",
     reference=Reference("fimtheory", "theory, T8"),
     spaces={F: ("d", "d"), G: ("e", "e"), A: ("e", "d"), w: ("1", "e")},
     unit=(w,),
     hypotheses=(
-        Hypothesis("chain", equal(G, sympy.transpose(A) * F * A), "The Jacobian by u is J A (chain rule).",
+        Hypothesis("chain", equal(G, sympy.transpose(A) * F * A), "The Jacobian by `u` is `J A` (chain rule).",
                    definition=True),
-        Hypothesis("unit", equal(Norm(w), 1), "w is any unit vector.", definition=True),
-        Hypothesis("semidefinite", least(0, Top(F)), "F is positive semidefinite.", definition=True),
+        Hypothesis("unit", equal(Norm(w), 1), "`w` is any unit vector.", definition=True),
+        Hypothesis("semidefinite", least(0, Top(F)), "`F` is positive semidefinite.", definition=True),
     ),
     steps=(
         Step("form", equal(form, Form(sympy.transpose(A * w) * F * A * w)), "expansion", ("chain",)),

@@ -40,8 +40,10 @@ def sentence(text: str) -> str:
     return "".join(f"${formula(piece)}$" if k % 2 else prose(piece) for k, piece in enumerate(pieces))
 
 
-def formula(text: str) -> str:
+def formula(text: str, letters: int = 1) -> str:
     r"""Return a formula in LaTeX; what is no mathematics is printed as it stands.
+
+    A word of more than so many ``letters`` is a name, and upright; up to three are indices below.
 
     >>> print(formula("||T^-1 A^T|| >= sqrt p_1"))
     \lVert T^{-1} A^{\top}\rVert \ge \sqrt{p_{1}}
@@ -52,7 +54,12 @@ def formula(text: str) -> str:
         kind, token = tokens.pop(0)
         if kind == "script":
             what = _group(tokens)
-            made = made.rstrip() + f"{token}{{{_TRANSPOSE if (token, what) == ('^', 'T') else formula(what)}}}"
+            while token == "_" and tokens and tokens[0][1] == "'":  # x_j' is the entry of x at j'
+                what += tokens.pop(0)[1]
+            twice = "{}" if token == "^" and re.search(r"\^\{[^{}]*\}$", made) else ""
+            made = (
+                made.rstrip() + twice + f"{token}{{{_TRANSPOSE if (token, what) == ('^', 'T') else formula(what, 3)}}}"
+            )
         elif token == "sqrt":
             while tokens and tokens[0][0] == "space":
                 tokens.pop(0)
@@ -61,12 +68,15 @@ def formula(text: str) -> str:
                 inner += f"{tokens.pop(0)[1]}({_group(tokens)})"
             made += rf"\sqrt{{{formula(inner)}}}"
         elif kind == "word":
-            made += _WORDS.get(token, token if len(token) == 1 else rf"\mathrm{{{token}}}")
+            made += _WORDS.get(token, token if len(token) <= letters else rf"\mathrm{{{token}}}")
+            made += r"\ " if made.endswith("}") and [kind for kind, _ in tokens[:2]] == ["space", "word"] else ""
             made += " " if made[-1].isalpha() and tokens and tokens[0][0] in ("word", "number") else ""
         elif token in _BARS:
             made = made.rstrip() if token in open_bars else made
             made += _BARS[token][token in open_bars]
             open_bars ^= {token}
+        elif token == "." and made.endswith(" ") and tokens and tokens[0][0] == "space":
+            made += r"\cdot "
         elif kind == "other":
             made += rf"\textnormal{{{escaped(token)}}}"
         else:
@@ -92,6 +102,9 @@ def _group(tokens: list[tuple[str, str]]) -> str:
     if first == "-" and tokens:
         return first + tokens.pop(0)[1]
     if first != "(":
+        while len(tokens) > 1 and tokens[0][1] == "," and tokens[1][0] in ("word", "number"):
+            first += "," + tokens[1][1]
+            del tokens[:2]
         return first
     depth, inner = 1, ""
     while tokens and depth:
