@@ -58,7 +58,8 @@ PROOF = Proof(
         Hypothesis("slopes", least(Norm(B), beta), "No `b_hi` has a norm above `beta`: `B` takes each `y_hij` to "
         "`y_hij b_hi`."),
         Hypothesis("columns", least(Norm(C), c * omega),
-                   "`C` multiplies token `j` by `sum_h ||W_V,h||^2 sum_i P_hij`, where `sum_i P_hij <= c`."),
+                   "`C` multiplies token `j` by `sum_h ||W_V,h||^2 sum_i P_hij`, where `sum_i P_hij <= c` (`N` "
+                   "times the weight of the theorem of attention weights)."),
         Hypothesis("values", least(Norm(V), 1), "`V` applies `W_V,h / ||W_V,h||` in head `h`."),
         Hypothesis("G", equal(T(G) * G, 1), "`G` has the entries `sqrt(P_hij)`: it takes `v_hi` to all "
         "`sqrt(P_hij) v_hi`.",

@@ -55,9 +55,14 @@ def growth(claim: Statement, premises: Premises, proof: Proof) -> Any:
 
 
 def exponential(claim: Statement, premises: Premises, proof: Proof) -> None:
-    """``0 <= (s - t) (exp s - exp t)``: the exponential function increases."""
-    require_premises(premises, 0)
+    """``0 <= (s - t) (exp s - exp t)``; from ``s <= t``, ``exp s <= exp t``: the exponential function increases."""
     require_relation(claim, Relates.LE)
+    if premises:
+        (premise,) = require_premises(premises, 1)
+        require_relation(premise, Relates.LE)
+        if (claim.left, claim.right) != (sympy.exp(premise.left), sympy.exp(premise.right)):
+            raise CheckError(f"{claim} does not compare the exponentials of {premise}")
+        return
     powers: list[Any] = sorted(claim.right.atoms(sympy.exp), key=sympy.default_sort_key)
     points = [(power.exp, power) for power in powers] + [(sympy.Integer(0), sympy.Integer(1))]
     for (s, one), (t, other) in itertools.combinations(points, 2):
