@@ -41,6 +41,7 @@ from fimtheory.directions_command import directions
 from fimtheory.errors import CheckError, DataError, FimTheoryError
 from fimtheory.estimate_command import estimate
 from fimtheory.files import require_json_path
+from fimtheory.graph import LayerGraph
 from fimtheory.kernel import check as check_derivation
 from fimtheory.proof_files import derivation_to_json
 from fimtheory.proofs import Proof, load_theorem, proof_to_text, replay, theorem_files, try_in_numbers
@@ -288,7 +289,9 @@ def radius(
 
 @app.command()
 def report(
-    targets: Annotated[list[str], typer.Argument(help="One or more targets.")],
+    targets: Annotated[
+        list[str], typer.Argument(help="Targets, or theorems (.py, or a directory of them; .py files are run).")
+    ],
     out: Annotated[Path, typer.Option(help="Directory for the .tex and .pdf files.")] = Path("reports"),
     input_shape: InputShape = None,
     classes: Classes = None,
@@ -307,23 +310,30 @@ def report(
     theorem_only: Annotated[bool, typer.Option(help="Leave out weights, estimates and verification.")] = False,
     pdf: Annotated[bool, typer.Option(help="Make PDFs where latexmk is installed, or the .tex alone.")] = True,
 ) -> None:
-    """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed)."""
+    """Write a LaTeX appendix for each target (and its PDF, where latexmk is installed).
+
+    Proofs in .py files go into one appendix, theorems.tex.
+    """
     from fimtheory.reporting import report as write_report
     from fimtheory.reporting import require_directory
     from fimtheory.verification import verify as verify_model
 
     require_directory(out)
+    importing = Importing(tuple(arg or ()), model_input, model_output, weights, seed)
     made = [
-        resolve(
-            target,
-            parse_shape(input_shape),
-            classes,
-            Importing(tuple(arg or ()), model_input, model_output, weights, seed),
-        )
-        for target in targets
+        load_theorem(target)
+        if target.endswith(".py")
+        else resolve(target, parse_shape(input_shape), classes, importing)
+        for target in _each_file(targets)
     ]
     chapters: list[Any] = []
     for each in made:
+        if isinstance(each, Proof):
+            chapters.append(each)
+            continue
+        if isinstance(each, LayerGraph):
+            chapters.append(derive_bound(each, token_variance=token_variance))
+            continue
         if theorem_only or not each.graph.is_concrete():
             chapters.append(derive_bound(each.graph, token_variance=token_variance))
             continue

@@ -20,13 +20,16 @@ from fimtheory.errors import DataError
 from fimtheory.kernel import check
 from fimtheory.latex.chapters import Chapter, chapter
 from fimtheory.latex.labels import label_key, prose, typewriter
+from fimtheory.latex.proved import proved_theorem
+from fimtheory.proofs import Proof, replay
 
 if TYPE_CHECKING:
     from fimtheory.evaluation import Evaluation
 
-__all__ = ["Reportable", "compiled", "report", "require_directory", "tex", "typeset"]
+__all__ = ["Reportable", "compiled", "report", "require_directory", "tex", "theorems_tex", "typeset"]
 
 _CITED = re.compile(r"\\cite(?:\[\{[^\]]*\}\]|\[[^\]]*\])?\{([A-Za-z0-9.-]+)\}")
+_THEOREMS = "theorems"
 _SECONDS = 180
 _TEX_ALONE = "write the .tex alone with --no-pdf (in Python compile=False)"
 _ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "openin_any": "p", "openout_any": "p"}
@@ -51,7 +54,7 @@ class Reportable(Protocol):
         ...
 
 
-Target = Derivation | Reportable | tuple[Derivation, "Evaluation | None", "Reportable | None"]
+Target = Derivation | Reportable | Proof | tuple[Derivation, "Evaluation | None", "Reportable | None"]
 
 
 def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) -> list[Path]:
@@ -60,7 +63,8 @@ def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) 
     Parameters
     ----------
     targets : sequence
-        Derivations; verdicts; or tuples (derivation, evaluation or None, verdict or None).
+        Derivations; verdicts; tuples (derivation, evaluation or None, verdict or None); or proofs, all of which go into
+        one document, ``theorems``.
     out : str or Path
         Directory for the files, named after the graphs; it is made if need be.
     compile : bool
@@ -74,18 +78,22 @@ def report(targets: Sequence[Target], out: str | Path, *, compile: bool = True) 
         A target is something else, or a file cannot be written.
     """
     directory = require_directory(out)
-    chapters = _numbered([_chapter(target) for target in targets])
+    proofs = [target for target in targets if isinstance(target, Proof)]
+    chapters = _numbered([_chapter(target) for target in targets if not isinstance(target, Proof)], bool(proofs))
+    documents = {name: tex(made) for name, made in chapters.items()}
+    if proofs:
+        documents[_THEOREMS] = theorems_tex(proofs)
     written: list[Path] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, made in chapters.items():
-            written.append(_placed(tex(made).encode(), directory / f"{name}.tex"))
+        for name, document in documents.items():
+            written.append(_placed(document.encode(), directory / f"{name}.tex"))
         if compile and shutil.which("latexmk") is None:
-            names = " ".join(f"{name}.tex" for name in chapters)
+            names = " ".join(f"{name}.tex" for name in documents)
             print(f"no latexmk on the PATH; for PDFs install TeX Live and run: latexmk -pdf {names}", file=sys.stderr)
         elif compile:
-            for name, made in chapters.items():
-                written.append(_placed(compiled(tex(made)), directory / f"{name}.pdf"))
+            for name, document in documents.items():
+                written.append(_placed(compiled(document), directory / f"{name}.pdf"))
     except OSError as error:
         raise DataError(f"{directory}: the report cannot be written: {error.strerror or error}") from None
     return written
@@ -108,7 +116,7 @@ def require_directory(path: str | Path) -> Path:
     return directory
 
 
-def _chapter(target: Target) -> Chapter:
+def _chapter(target: Any) -> Chapter:
     if isinstance(target, Derivation):
         target = (target, None, None)
     elif not isinstance(target, tuple):
@@ -120,10 +128,10 @@ def _chapter(target: Target) -> Chapter:
     return chapter(derivation, evaluation, None if verdict is None else verdict.to_json())
 
 
-def _numbered(chapters: list[Chapter]) -> dict[str, Chapter]:
-    """Name each chapter's files; chapters of one name are told apart by a number."""
+def _numbered(chapters: list[Chapter], theorems: bool) -> dict[str, Chapter]:
+    """Name each chapter's files; chapters of one name, or that of the theorems, are told apart by a number."""
     named: dict[str, Chapter] = {}
-    taken: set[str] = set()  # without case, as on file systems that ignore it
+    taken = {_THEOREMS} if theorems else set[str]()  # without case, as on file systems that ignore it
     for made in chapters:
         name, k = made.stem, 1
         while name.casefold() in taken:
@@ -136,6 +144,26 @@ def _numbered(chapters: list[Chapter]) -> dict[str, Chapter]:
 
 def tex(content: Chapter) -> str:
     """Return a chapter as a LaTeX document; the same chapter gives the same text."""
+    draft = _rendered("appendix.tex.j2", c=content, cut=False, bibliography="")
+    return _rendered("appendix.tex.j2", c=content, cut=r"\ldots" in draft, bibliography=_bibliography(draft))
+
+
+def theorems_tex(proofs: Sequence[Proof]) -> str:
+    """Return a LaTeX document with theorems and their proofs, which are replayed first.
+
+    Raises
+    ------
+    CheckError
+        The kernel refuses one.
+    """
+    for proof in proofs:
+        replay(proof)
+    theorems = [proved_theorem(proof) for proof in proofs]
+    draft = _rendered("theorems.tex.j2", theorems=theorems, bibliography="")
+    return _rendered("theorems.tex.j2", theorems=theorems, bibliography=_bibliography(draft))
+
+
+def _rendered(name: str, **content: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fimtheory", "templates"),
         block_start_string="<%",
@@ -148,14 +176,12 @@ def tex(content: Chapter) -> str:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("appendix.tex.j2")
-    draft = template.render(c=content, cut=False, bibliography="")
+    return re.sub(r"\n{3,}", "\n\n", environment.get_template(name).render(**content))
+
+
+def _bibliography(draft: str) -> str:
+    """The works that a document cites."""
     keys = sorted(set(_CITED.findall(draft)))
-    final = template.render(c=content, cut=r"\ldots" in draft, bibliography=_bibliography(keys))
-    return re.sub(r"\n{3,}", "\n\n", final)
-
-
-def _bibliography(keys: Sequence[str]) -> str:
     by_key = {label_key(key): str(work) for key, work in BIBLIOGRAPHY.items()}
     missing = "cited by a rule; not in the bibliography of fimtheory."
     entries = [rf"\bibitem{{{k}}} {prose(by_key[k]) if k in by_key else f'{typewriter(k)}: {missing}'}" for k in keys]

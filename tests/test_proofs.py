@@ -1,6 +1,7 @@
 """The kernel of proofs: what it accepts is true in numbers, and what does not follow it refuses."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import sympy
 
 from fimtheory.claims import Reference
 from fimtheory.errors import CheckError, FormatError
+from fimtheory.latex.labels import label_key
 from fimtheory.proofs import (
     Expect,
     Form,
@@ -32,6 +34,7 @@ from fimtheory.proofs import (
 from fimtheory.proofs.arithmetic import require_consequence
 from fimtheory.proofs.inference import RULES
 from fimtheory.proofs.proof import Relates, Statement
+from fimtheory.reporting import report, theorems_tex, typeset
 
 DERIVATIONS = Path(__file__).parents[1] / "derivations"
 PROOFS = [proof for path in theorem_files(DERIVATIONS) if isinstance(proof := load_theorem(path), Proof)]
@@ -393,6 +396,29 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
 def test_proofs_that_do_not_hold(message, proof):
     with pytest.raises(CheckError, match=message):
         replay(proof)
+
+
+def test_an_appendix_holds_every_theorem_and_step(tmp_path):
+    document = theorems_tex(PROOFS)
+    for proof in PROOFS:
+        page = document.split(rf"\label{{theorem:{label_key(proof.name)}}}")[1].split(r"\subsection")[0]
+        assert page.count(r"\item[(") == len(proof.steps) + len(proof.hypotheses)
+        assert page.count(r"\begin{dmath*}") == len(proof.steps) + len(proof.hypotheses) + len(proof.conclusions)
+    assert "`" not in document
+    assert [path.name for path in report(PROOFS[:2], tmp_path, compile=False)] == ["theorems.tex"]
+
+
+@pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk (CI installs it)")
+def test_the_appendix_of_theorems_makes_a_clean_pdf(tmp_path):
+    typeset(theorems_tex(PROOFS), tmp_path)
+    log = (tmp_path / "report.log").read_text(encoding="utf-8", errors="replace")
+    assert not re.findall(r"^(?:Overfull|LaTeX Warning|Package .* Warning).*", log, flags=re.MULTILINE)
+
+
+def test_an_appendix_of_what_does_not_follow_is_refused(tmp_path):
+    with pytest.raises(CheckError):
+        report([replace(PROOFS[0], steps=PROOFS[0].steps[1:])], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_false_theorem_is_found_in_numbers():

@@ -1,7 +1,7 @@
 """Families of architectures as layer graphs, with sizes that may be symbols, and presets by name.
 
-Node names are the parameter paths of torchvision's modules, so a torchvision state dict loads into
-``fimtheory.instantiate`` as it is.
+Node names are the parameter paths of torchvision's modules, of timm's for MLP-Mixer, so a state dict of theirs loads
+into ``fimtheory.instantiate`` as it is.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+from fimtheory.families.convnext import convnext, convnext_base, convnext_large, convnext_small, convnext_tiny
 from fimtheory.families.densenet import densenet, densenet121, densenet169, densenet201
 from fimtheory.families.mlp import mlp
+from fimtheory.families.mlp_mixer import mixer_b_16, mixer_l_16, mixer_s_16, mlp_mixer
 from fimtheory.families.resnet import (
     resnet,
     resnet18,
@@ -24,8 +26,10 @@ from fimtheory.families.resnet import (
     resnet152,
 )
 from fimtheory.families.symbolic import (
+    symbolic_convnext,
     symbolic_densenet,
     symbolic_mlp,
+    symbolic_mlp_mixer,
     symbolic_resnet,
     symbolic_transformer,
     symbolic_vgg,
@@ -36,10 +40,11 @@ from fimtheory.graph import LayerGraph
 from fimtheory.layers import Shape
 
 __all__ = [
-    "PRESETS", "SYMBOLIC", "Preset", "SymbolicFamily", "densenet", "densenet121", "densenet169", "densenet201", "mlp",
-    "resnet", "resnet18", "resnet20", "resnet32", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152",
-    "transformer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-    "vit_b_16", "vit_l_16", "vit_tiny",
+    "PRESETS", "SYMBOLIC", "Preset", "SymbolicFamily", "convnext", "convnext_base", "convnext_large", "convnext_small",
+    "convnext_tiny", "densenet", "densenet121", "densenet169", "densenet201", "mixer_b_16", "mixer_l_16", "mixer_s_16",
+    "mlp", "mlp_mixer", "resnet", "resnet18", "resnet20", "resnet32", "resnet34", "resnet50", "resnet56", "resnet101",
+    "resnet152", "transformer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
+    "vgg19_bn", "vit_b_16", "vit_l_16", "vit_tiny",
 ]  # fmt: skip
 
 
@@ -80,6 +85,13 @@ PRESETS: dict[str, Preset] = {
     "vit_b_16": Preset(vit_b_16, "ViT-B/16: 12 encoder layers of dimension 768"),
     "vit_l_16": Preset(vit_l_16, "ViT-L/16: 24 encoder layers of dimension 1024"),
     "vit_tiny": Preset(vit_tiny, "ViT for small images: 12 encoder layers of dimension 192, patches of 4 pixels"),
+    "mixer_s_16": Preset(mixer_s_16, "Mixer-S/16: 8 mixer layers of dimension 512"),
+    "mixer_b_16": Preset(mixer_b_16, "Mixer-B/16: 12 mixer layers of dimension 768"),
+    "mixer_l_16": Preset(mixer_l_16, "Mixer-L/16: 24 mixer layers of dimension 1024"),
+    "convnext_tiny": Preset(convnext_tiny, "ConvNeXt-T: 18 blocks, 96 to 768 channels"),
+    "convnext_small": Preset(convnext_small, "ConvNeXt-S: 36 blocks, 96 to 768 channels"),
+    "convnext_base": Preset(convnext_base, "ConvNeXt-B: 36 blocks, 128 to 1024 channels"),
+    "convnext_large": Preset(convnext_large, "ConvNeXt-L: 36 blocks, 192 to 1536 channels"),
 }
 """Every preset by name."""
 
@@ -99,5 +111,7 @@ SYMBOLIC: dict[str, SymbolicFamily] = {
     "ResNet": SymbolicFamily(symbolic_resnet, "N residual blocks of c channels"),
     "DenseNet": SymbolicFamily(symbolic_densenet, "N dense layers of growth k"),
     "Transformer": SymbolicFamily(symbolic_transformer, "N pre-norm encoder layers on T tokens"),
+    "Mixer": SymbolicFamily(symbolic_mlp_mixer, "N mixer layers on T tokens"),
+    "ConvNeXt": SymbolicFamily(symbolic_convnext, "N ConvNeXt blocks of c channels"),
 }
 """Every family with symbolic sizes by name."""

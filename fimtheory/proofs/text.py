@@ -11,7 +11,7 @@ from sympy.printing.str import StrPrinter
 
 from fimtheory.proofs.proof import Hypothesis, Proof, Statement
 
-__all__ = ["proof_to_text"]
+__all__ = ["proof_to_text", "signs"]
 
 
 def proof_to_text(proof: Proof) -> str:
@@ -20,15 +20,15 @@ def proof_to_text(proof: Proof) -> str:
 
 
 def _lines(proof: Proof) -> Iterator[str]:
-    yield f"Theorem {proof.name} ({proof.title}). {proof.words}"
+    yield f"Theorem {proof.name} ({proof.title}). {_plain(proof.words)}"
     claims = {step.name: step.claim for step in proof.steps}
     for name in proof.conclusions:
         yield f"  {_said(claims[name])}"
-    signs = _signs(proof)
-    if proof.assumptions or signs:
+    declared = signs(proof)
+    if proof.assumptions or declared:
         yield "Assumptions"
         yield from (_hypothesis(each, proof) for each in proof.assumptions)
-        yield from (f"  {sign}" for sign in signs)
+        yield from (f"  {sign}" for sign in declared)
     definitions = [each for each in proof.hypotheses if each.definition]
     if definitions:
         yield "Notation"
@@ -37,7 +37,7 @@ def _lines(proof: Proof) -> Iterator[str]:
     for number, step in enumerate(proof.steps, start=1):
         source = f" from {', '.join(step.premises)}" if step.premises else ""
         yield f"  {number}. [{step.name}] {_said(step.claim)}    by {step.rule}{source}"
-    where = f", {proof.reference.where}" if proof.reference.where else ""
+    where = f", {_plain(proof.reference.where)}" if proof.reference.where else ""
     yield f"Reference: {proof.reference.key}{where}"
 
 
@@ -45,7 +45,12 @@ def _hypothesis(hypothesis: Hypothesis, proof: Proof) -> str:
     scope = f" for all {', '.join(map(str, hypothesis.for_all))}" if hypothesis.for_all else ""
     ranges = sorted({proof.ranges[each] for each in hypothesis.for_all if each in proof.ranges})
     scope += f" ({', '.join(ranges)})" if ranges else ""
-    return f"  [{hypothesis.name}] {_said(hypothesis.statement)}{scope}    {hypothesis.words}"
+    return f"  [{hypothesis.name}] {_said(hypothesis.statement)}{scope}    {_plain(hypothesis.words)}"
+
+
+def _plain(words: str) -> str:
+    """Words without the marks of formulas, which are for print."""
+    return words.replace("`", "")
 
 
 class _Printer(StrPrinter):
@@ -60,8 +65,8 @@ def _said(statement: Statement) -> str:
     return f"{left} {statement.relation} {right}"
 
 
-def _signs(proof: Proof) -> list[str]:
-    """What the numbers of a theorem are declared to be: it holds for those only."""
+def signs(proof: Proof) -> list[str]:
+    """Return what the numbers of a theorem are declared to be: it holds for those only."""
     claims = [step.claim for step in proof.steps if step.name in proof.conclusions]
     assumed = [each.statement for each in proof.assumptions]
     symbols: set[sympy.Basic] = set()
