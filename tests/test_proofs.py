@@ -347,6 +347,13 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
         ("not all copied", proof_of(  # X' and Y depend on one label
             Step("end", equal(Expect(X_copy * y), Expect(X) * Expect(y)), "expansion"),
             labels={X: ("y", X), X_copy: ("y'", X), y: ("y'", y)})),
+        ("independent labels", proof_of(
+            Step("same square", equal(Expect(X**2), Expect(X**2)), "expansion"),
+            Step("square", equal(Expect(X * y), Expect(X**2)), "replacement", ("same square", "same")),
+            Step("product", equal(Expect(X * y), Expect(X) * Expect(y)), "expansion"),
+            Step("end", equal(Expect(X**2), Expect(X) * Expect(y)), "arithmetic", ("square", "product")),
+            labels={X: ("y", X), y: ("z", y)},
+            hypotheses=(Hypothesis("same", equal(y, X), "", definition=True),))),
         ("made of symbols", proof_of(
             Step("end", equal(Trace(1 + A - B), Trace(1 + Q - R)), "expansion", ("A", "Q")),
             hypotheses=(Hypothesis("A", equal(A, B), "", definition=True),
@@ -368,9 +375,9 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
             Step("end", equal(sympy.Pow(n, 0, evaluate=False), 1 / n), "arithmetic"))),
         ("the relation must be", proof_of(
             Step("end", equal(x, y), "arithmetic", ("h",)), hypotheses=(Hypothesis("h", Statement(x, "<=", y), ""),))),
-        ("x - 1 is not a name", proof_of(
+        ("x - 1 is no name", proof_of(
             Step("end", least(0, sympy.Symbol("x - 1", nonnegative=True)), "arithmetic"))),
-        ("pi is not a name", proof_of(Step("end", least(0, sympy.Symbol("pi", positive=True)), "arithmetic"))),
+        ("pi is no name", proof_of(Step("end", least(0, sympy.Symbol("pi", positive=True)), "arithmetic"))),
         ("not used", proof_of(
             Step("end", least(Norm(1), 1), "unit identity"), hypotheses=(Hypothesis("more", least(x, 1), ""),))),
         ("no hypothesis and no earlier step", proof_of(

@@ -26,9 +26,9 @@ from fimtheory.proofs.terms import (
 
 __all__ = ["replay"]
 
-_NAME = r"[^\W\d]\w*(\^-1)?'*"
+_NAME = r"[^\W\d][\w']*(\^-1)?'*"
 _TAKEN = ("Abs", "E", "Max", "Min", "erf", "exp", "lam", "pi", "sqrt", "tr")
-"""What the text prints for what is no symbol."""
+"""What the text prints for other numbers and functions."""
 
 
 def replay(proof: Proof) -> None:
@@ -44,6 +44,7 @@ def replay(proof: Proof) -> None:
     rests_on: dict[str, frozenset[Hypothesis]] = {}
     for hypothesis in proof.hypotheses:
         _require_typed(hypothesis.statement, proof)
+        _require_one_label(hypothesis, proof)
         _introduce(known, proof, hypothesis.name, hypothesis.statement)
         rests_on[hypothesis.name] = frozenset({hypothesis})
     for step in proof.steps:
@@ -137,8 +138,8 @@ def _require_declared(proof: Proof) -> None:
     by_name: dict[str, Any] = {}
     for named in (*functions, *symbols):
         name = getattr(named, "name", str(named))
-        if not re.fullmatch(_NAME, name) or name in _TAKEN:
-            raise CheckError(f"{proof.name}: {name} is not a name; expected letters and digits, and none of {_TAKEN}")
+        if not re.fullmatch(_NAME, name) or (named.is_commutative and name in _TAKEN):
+            raise CheckError(f"{proof.name}: {name} is no name; expected letters and digits, and none of {_TAKEN}")
         if by_name.setdefault(name, named) != named:
             raise CheckError(f"{proof.name}: two symbols or functions are called {name}")
     for function in functions:
@@ -161,6 +162,13 @@ def _require_declared(proof: Proof) -> None:
             raise CheckError(f"{proof.name}: {symbol} is not an independent copy of a random number with another label")
         if copied_from.setdefault(label, own) != own:
             raise CheckError(f"{proof.name}: what depends on {label} is not all copied from what depends on {own}")
+
+
+def _require_one_label(hypothesis: Hypothesis, proof: Proof) -> None:
+    """Refuse to relate independent random numbers; what holds for every label holds for each pair of these two."""
+    outside = free_of_means(hypothesis.statement.left) | free_of_means(hypothesis.statement.right)
+    if len({label for symbol, (label, _) in proof.labels.items() if symbol in outside}) > 1:
+        raise CheckError(f"{proof.name}: {hypothesis.name} relates random numbers of independent labels")
 
 
 def _generalised(step: Step, used: frozenset[Hypothesis], proof: Proof, where: str) -> frozenset[Hypothesis]:
