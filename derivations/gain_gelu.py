@@ -1,4 +1,4 @@
-"""The gain of GELU is its slope at sqrt(2), (1 + erf 1) / 2 + exp(-1) / sqrt(pi) = 1.1289."""
+"""The largest slope of GELU is that at sqrt(2), (1 + erf 1) / 2 + exp(-1) / sqrt(pi) = 1.1289."""
 
 import sympy
 import torch
@@ -21,18 +21,17 @@ def trial(seed: int) -> list[tuple[float, float]]:
     """Take the slope by autograd at both signs of a random point."""
     generator = torch.Generator().manual_seed(seed)
     x = 3 * torch.rand(1, generator=generator, dtype=torch.float64)
-    slopes = [
-        torch.autograd.functional.jacobian(torch.nn.functional.gelu, side).abs().item() for side in (x, -x)
-    ]  # fmt: skip
-    return [(each, float(gain)) for each in slopes]
+    slope = lambda point: torch.autograd.functional.jacobian(torch.nn.functional.gelu, point).item()  # noqa: E731
+    high, right, left = float(gain), slope(x), slope(-x)
+    return [(1 - high, right), (right, high), (1 - high, left), (left, high), (slope(torch.full_like(x, 2**0.5)), high)]
 
 
 rises = (top - x) * sympy.diff(slope(x), x)
 
 PROOF = Proof(
     name="GELU",
-    title="Gain of GELU",
-    words="|gelu'(x)| <= gelu'(sqrt 2) = (1 + erf 1) / 2 + exp(-1) / sqrt(pi) for every real x.",
+    title="Slopes of GELU",
+    words="1 - g <= gelu'(x) <= gelu'(sqrt 2) = g = (1 + erf 1) / 2 + exp(-1) / sqrt(pi) for every real x.",
     reference=Reference("fimtheory", "theory, section 4"),
     hypotheses=(Hypothesis("a", equal(top, sympy.sqrt(2)), "a is where the slope is largest.", definition=True),),
     steps=(
@@ -41,9 +40,11 @@ PROOF = Proof(
         Step("value", equal(slope(top), gain), "expansion", ("a",)),
         Step("one", least(1, gain), "numbers"),
         Step("odd", equal(slope(-x), 1 - slope(x)), "expansion"),
-        Step("right", least(sympy.Abs(slope(x)), gain), "arithmetic", ("peak", "value", "one")),
-        Step("left", least(sympy.Abs(slope(-x)), gain), "arithmetic", ("odd", "peak", "value", "one")),
+        Step("right high", least(slope(x), gain), "arithmetic", ("peak", "value")),
+        Step("right low", least(1 - gain, slope(x)), "arithmetic", ("one",)),
+        Step("left low", least(1 - gain, slope(-x)), "arithmetic", ("odd", "right high")),
+        Step("left high", least(slope(-x), gain), "arithmetic", ("odd", "right low")),
     ),
-    conclusions=("right", "left"),
+    conclusions=("right low", "right high", "left low", "left high", "value"),
     trial=trial,
 )  # fmt: skip

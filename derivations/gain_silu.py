@@ -1,4 +1,4 @@
-"""The gain of SiLU is (a + 2) / 4 = 1.09984, a the positive root of (2 - a) + (2 + a) exp(-a) = 0."""
+"""The slopes of SiLU reach (a + 2) / 4 = 1.09984, a the positive root of (2 - a) + (2 + a) exp(-a) = 0."""
 
 import scipy.optimize
 import sympy
@@ -7,9 +7,10 @@ import torch
 from fimtheory.claims import Reference
 from fimtheory.proofs import Hypothesis, Proof, Step, equal, least
 
-x, a = sympy.Symbol("x", nonnegative=True), sympy.Symbol("a", positive=True)
-gain = (a + 2) / 4
-bound = sympy.Rational(12, 5)
+x, y = sympy.Symbol("x", nonnegative=True), sympy.Symbol("y", real=True)
+a, h, k = sympy.symbols("a h k", positive=True)
+gain, bound = (a + 2) / 4, sympy.Rational("1.0998393201289")
+end = 4 * bound - 2
 
 
 def slope(point: sympy.Expr) -> sympy.Expr:
@@ -22,18 +23,27 @@ def trial(seed: int) -> list[tuple[float, float]]:
     root = scipy.optimize.brentq(lambda a: (2 - a) + (2 + a) * float(sympy.exp(-a)), 2, 3)
     generator = torch.Generator().manual_seed(seed)
     x = 5 * torch.rand(1, generator=generator, dtype=torch.float64)
-    slopes = [torch.autograd.functional.jacobian(torch.nn.functional.silu, side).abs().item() for side in (x, -x)]
-    return [*((each, (root + 2) / 4) for each in slopes), ((root + 2) / 4, 1.1)]
+    slope = lambda f, point: torch.autograd.functional.jacobian(f, point).item()  # noqa: E731
+    right, left = (slope(torch.nn.functional.silu, side) for side in (x, -x))
+    top, quick, y = (root + 2) / 4, 1.702, x - 2
+    return [
+        *[(1 - top, right), (right, top), (1 - top, left), (left, top)],
+        (slope(torch.nn.functional.silu, torch.full_like(x, root)), top),
+        (top, float(bound)),
+        (slope(lambda y: y * torch.sigmoid(quick * y), y), slope(torch.nn.functional.silu, quick * y)),
+    ]
 
 
 PROOF = Proof(
     name="SiLU",
-    title="Gain of SiLU",
-    words="|silu'(x)| <= silu'(a) = (a + 2) / 4 <= 1.1 for every real x, where (2 - a) + (2 + a) exp(-a) = 0.",
+    title="Slopes of SiLU and QuickGELU",
+    words="1 - g <= silu'(x) <= silu'(a) = g = (a + 2) / 4 <= 1.0998393201289 for every real x, where "
+    "(2 - a) + (2 + a) exp(-a) = 0. The slope of y sigmoid(k y) at y is silu'(k y): QuickGELU has k = 1.702.",
     reference=Reference("fimtheory", "theory, section 4"),
     hypotheses=(
         Hypothesis("a", equal(sympy.exp(-a), (a - 2) / (a + 2)), "a is the point where the slope is largest.",
                    definition=True),
+        Hypothesis("h", equal(h, end), "h is a little larger than a.", definition=True),
     ),
     steps=(
         Step("falls", least(0, (a - x) * (sympy.exp(-x) - sympy.exp(-a))), "exponential"),
@@ -41,12 +51,18 @@ PROOF = Proof(
         Step("peak", least(slope(x), slope(a)), "peak", ("sign",)),
         Step("value", equal(slope(a), gain), "arithmetic", ("a",)),
         Step("odd", equal(slope(-x), 1 - slope(x)), "arithmetic"),
-        Step("right", least(sympy.Abs(slope(x)), gain), "arithmetic", ("peak", "value")),
-        Step("left", least(sympy.Abs(slope(-x)), gain), "arithmetic", ("odd", "peak", "value", "a")),
-        Step("near", least(0, (a - bound) * (sympy.exp(-bound) - sympy.exp(-a))), "exponential"),
-        Step("at", least(sympy.exp(-bound), sympy.Rational(1, 11)), "numbers"),
-        Step("gain", least(gain, sympy.Rational(11, 10)), "arithmetic", ("a", "near", "at")),
+        Step("right high", least(slope(x), gain), "arithmetic", ("peak", "value")),
+        Step("right low", least(1 - gain, slope(x)), "arithmetic", ("a",)),
+        Step("left low", least(1 - gain, slope(-x)), "arithmetic", ("odd", "right high")),
+        Step("left high", least(slope(-x), gain), "arithmetic", ("odd", "right low")),
+        Step("near", least(0, (a - h) * (sympy.exp(-h) - sympy.exp(-a))), "exponential"),
+        Step("from", least(end, h), "arithmetic", ("h",)),
+        Step("to", least(h, end), "arithmetic", ("h",)),
+        Step("after", least(sympy.exp(-h), (h - 2) / (h + 2)), "enclosure", ("from", "to")),
+        Step("before", least(a, h), "arithmetic", ("a", "near", "after")),
+        Step("number", least(gain, bound), "arithmetic", ("before", "to")),
+        Step("quick", equal(sympy.diff(y / (1 + sympy.exp(-k * y)), y), slope(k * y)), "arithmetic"),
     ),
-    conclusions=("right", "left", "gain"),
+    conclusions=("right low", "right high", "left low", "left high", "value", "number", "quick"),
     trial=trial,
 )  # fmt: skip

@@ -8,12 +8,12 @@ from fimtheory import layers
 from fimtheory.ensemble import Initial
 from fimtheory.errors import GraphError, ShapeError, SymbolicSizeError
 from fimtheory.expressions import size_symbol
-from fimtheory.families import PRESETS, SYMBOLIC, densenet, mlp, resnet, transformer, vgg
+from fimtheory.families import PRESETS, SYMBOLIC, convnext, densenet, mlp, mlp_mixer, resnet, transformer, vgg
 from fimtheory.families.blocks import size_at
 from fimtheory.graph import Repeat
 from fimtheory.instantiation import graph_parameters, instantiate
 
-N, c, d, k, K, H, W = (size_symbol(name) for name in ("N", "c", "d", "k", "K", "H", "W"))
+N, c, d, k, s, K, H, W = (size_symbol(name) for name in ("N", "c", "d", "k", "s", "K", "H", "W"))
 
 
 # ---- torchvision ------------------------------------------------------------------------------------------------
@@ -57,8 +57,10 @@ COMPARED = {
     "resnet50": (3, 33, 70),
     "densenet121": (3, 64, 32),
     "vit_b_16": (3, 224, 224),
+    "convnext_tiny": (3, 70, 66),
 }
-TORCHVISION = sorted(set(PRESETS) - {"mlp", "resnet20", "resnet32", "resnet56", "vit_tiny"})
+OTHERS = {"mlp", "resnet20", "resnet32", "resnet56", "vit_tiny", "mixer_s_16", "mixer_b_16", "mixer_l_16"}
+TORCHVISION = sorted(set(PRESETS) - OTHERS)
 
 
 @pytest.mark.parametrize("name", COMPARED)
@@ -136,6 +138,12 @@ def test_blocks_are_told_as_in_the_papers():
     assert blocks(transformer(1, dim=8, heads=2, patch=4, input_shape=(3, 8, 8))) == [
         "embedding", "encoder.layers.encoder_layer_0", "encoder",
     ]  # fmt: skip
+    assert blocks(mlp_mixer(2, dim=8, token_dim=4, patch=4, input_shape=(3, 8, 8))) == [
+        "stem", "blocks.0", "blocks.1", "pool",
+    ]  # fmt: skip
+    assert blocks(convnext((1, 2), widths=(4, 8), input_shape=(3, 16, 16))) == [
+        "stem", "features.1.0", "features.2", "features.3.0", "features.3.1", "pool",
+    ]  # fmt: skip
     assert blocks(mlp((4, 5), inputs=3)) == ["layers.0", "layers.2"]
 
 
@@ -178,8 +186,24 @@ FORMS = [
         transformer(N, dim=4 * d, heads=2, patch=2, classes=K, input_shape=(c, H, W)),
         transformer(3, dim=20, heads=2, patch=2, classes=4, input_shape=(5, 8, 6)), id="vit",
     ),
+    pytest.param(
+        mlp_mixer(N, dim=4 * d, token_dim=s, patch=None, classes=K),
+        mlp_mixer(3, dim=20, token_dim=9, patch=None, classes=4, input_shape=(7, 20)), id="mixer",
+    ),
+    pytest.param(
+        mlp_mixer(N, dim=d, token_dim=s, channel_dim=k, patch=2, classes=K, input_shape=(c, H, W)),
+        mlp_mixer(3, dim=5, token_dim=9, channel_dim=2, patch=2, classes=4, input_shape=(5, 8, 6)), id="image mixer",
+    ),
+    pytest.param(
+        convnext((N, N), widths=(c, 2 * c), patch=None, classes=K),
+        convnext((3, 3), widths=(5, 10), patch=None, classes=4, input_shape=(5, 8, 6)), id="convnext",
+    ),
+    pytest.param(
+        convnext((N,), widths=(d,), patch=2, classes=K, input_shape=(c, H, W)),
+        convnext((3,), widths=(5,), patch=2, classes=4, input_shape=(5, 8, 6)), id="convnext with its stem",
+    ),
 ]  # fmt: skip
-VALUES = {N: 3, c: 5, k: 2, d: 5, K: 4, H: 8, W: 6, size_symbol("c0"): 6, size_symbol("T"): 7} | SIZES
+VALUES = {N: 3, c: 5, k: 2, d: 5, s: 9, K: 4, H: 8, W: 6, size_symbol("c0"): 6, size_symbol("T"): 7} | SIZES
 
 
 @pytest.mark.parametrize(("symbolic", "written"), FORMS)
@@ -228,6 +252,8 @@ def test_random_networks_of_every_family_are_alive():
         resnet((1, 1), stem="cifar", classes=10, input_shape=(1, 8, 8)),
         densenet((2, 2), growth=4, stem="cifar", classes=10, input_shape=(1, 8, 8)),
         transformer(2, dim=16, heads=2, patch=2, classes=10, input_shape=(1, 8, 8)),
+        mlp_mixer(2, dim=16, token_dim=8, patch=2, classes=10, input_shape=(1, 8, 8)),
+        convnext((2, 2), widths=(8, 16), patch=2, classes=10, input_shape=(1, 8, 8)),
     ]
     for graph in graphs:
         logits = instantiate(graph, seed=1)(torch.randn(8, 1, 8, 8))
@@ -265,6 +291,18 @@ REFUSED = [
     (lambda: transformer(2, input_shape=(3, 30, 32)), r"node conv_proj \(PatchEmbedding\): 16 does not divide"),
     (lambda: transformer(2, patch=0), "patch is 0"),
     (lambda: transformer(2, dim=8, heads=2, patch=None, input_shape=(5, 7)), "7 features in its last dimension"),
+    (lambda: mlp_mixer(0), "depth is 0"),
+    (lambda: mlp_mixer(2, token_dim=0), "token_dim is 0"),
+    (lambda: mlp_mixer(2, channel_dim=-1), "channel_dim is -1"),
+    (lambda: mlp_mixer(2, patch=0), "patch is 0"),
+    (lambda: mlp_mixer(2, input_shape=(3, 30, 32)), r"node stem.proj \(PatchEmbedding\): 16 does not divide"),
+    (lambda: mlp_mixer(2, dim=8, patch=None, input_shape=(5, 7)), "7 features in its last dimension"),
+    (lambda: convnext((2, 0)), "entry 1 of depths is 0"),
+    (lambda: convnext((2, 2), widths=(8,)), r"1 widths \(8,\) for 2 stages"),
+    (lambda: convnext((2,), widths=(0,)), "entry 0 of widths is 0"),
+    (lambda: convnext((2,), patch=0), "patch is 0"),
+    (lambda: convnext((2,), input_shape=(3, 8)), r"input_shape is \(3, 8\)"),
+    (lambda: convnext((1, 1), input_shape=(3, 4, 4)), r"node features.2.1 \(Conv2d\)"),
 ]
 
 

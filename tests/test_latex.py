@@ -236,7 +236,7 @@ def test_names_for_parts_of_a_long_formula_build_on_one_another(expression, line
     assert symbols["y"] == pytest.approx(expected.real, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16", "densenet121", "vit_b_16", "mlp"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "densenet121", "vit_b_16", "mlp", "mixer_b_16", "convnext_tiny"])
 def test_every_closed_form_of_the_shipped_derivations_prints(name):
     derivation = ft.derive(ft.families.PRESETS[name].build(10, (3, 224, 224)))
     names = Names(derivation)
@@ -252,7 +252,7 @@ def test_every_closed_form_of_the_shipped_derivations_prints(name):
 
 
 def test_no_two_symbols_of_a_derivation_look_alike():
-    for name in ("resnet18", "vit_b_16", "densenet121"):
+    for name in ("resnet18", "vit_b_16", "densenet121", "mixer_b_16", "convnext_tiny"):
         derivation = ft.derive(ft.families.PRESETS[name].build(10, (3, 224, 224)))
         printer = Names(derivation).printer()
         symbols = {step.name for step in derivation.steps} | {m.symbol for m in derivation.measured()}

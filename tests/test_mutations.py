@@ -15,8 +15,10 @@ SHIPPED = [
     ft.families.resnet18(),
     ft.families.densenet121(),
     ft.families.vit_b_16(),
+    ft.families.mixer_b_16(),
+    ft.families.convnext_tiny(),
 ]
-MUTATIONS = 60  # each, 540 in all
+MUTATIONS = 60  # each, 780 in all
 
 
 @pytest.mark.slow

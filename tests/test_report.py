@@ -96,8 +96,9 @@ def test_a_verified_model_makes_a_clean_pdf(verdict, tmp_path):
 
 
 @latexmk
-def test_a_symbolic_family_makes_a_clean_pdf(tmp_path):
-    assert_compiles(tex(chapter(ft.derive(ft.families.symbolic.symbolic_transformer()))), tmp_path)
+@pytest.mark.parametrize("name", ["Transformer", "Mixer", "ConvNeXt"])
+def test_a_symbolic_family_makes_a_clean_pdf(name, tmp_path):
+    assert_compiles(tex(chapter(ft.derive(ft.families.SYMBOLIC[name].build()))), tmp_path)
 
 
 @latexmk
@@ -131,7 +132,9 @@ def test_the_fact_of_every_rule_makes_a_clean_pdf(tmp_path):
 
 @latexmk
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "vgg16", "densenet121", "vit_b_16", "mlp", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg16", "densenet121", "vit_b_16", "mlp", "resnet50", "mixer_b_16", "convnext_tiny"]
+)
 def test_presets_make_clean_pdfs(name, tmp_path):
     assert_compiles(tex(chapter(ft.derive(ft.families.PRESETS[name].build(1000, (3, 224, 224))))), tmp_path)
 

@@ -8,7 +8,7 @@ import torchvision
 
 import fimtheory as ft
 
-CASES = ["vgg11_bn", "resnet18", "resnet50", "densenet121"]
+CASES = ["vgg11_bn", "resnet18", "resnet50", "densenet121", "convnext_tiny"]
 SHAPE = (3, 32, 32)
 
 

@@ -24,7 +24,7 @@ ROW_DIAMETER = measure(
 WEIGHT_VARIANCE = measure(
     "mean square gain",
     suffix="v",
-    latex=r"\sup_u \mathbb{{E}}\,\lVert {at}\, u\rVert_2^2 / \lVert u\rVert_2^2",
+    latex=r"\sup_u \mathbb{{E}}\,\lVert {at}\, u\rVert_2^2 \allowbreak / \lVert u\rVert_2^2",
     meaning="mean square gain of the layer's random weights",
 )
 
