@@ -26,7 +26,7 @@ from fimtheory.proofs.terms import (
 
 __all__ = ["replay"]
 
-_NAME = r"[^\W\d][\w']*(\^-1)?'*"
+_NAME = r"[^\W\d][\w']*(_[+-]|\^-1)?'*"
 _TAKEN = ("Abs", "E", "Max", "Min", "erf", "exp", "lam", "pi", "sqrt", "tr")
 """What the text prints for other numbers and functions."""
 
