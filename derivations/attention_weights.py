@@ -30,19 +30,19 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Attention weights",
     title="Largest attention weight",
-    words="p <= 1 / (1 + M exp(-2 R beta)) for the weight p of a token x_j among M + 1 = N, all of norm at most R, "
-    "in a softmax of logits b . x_k, ||b|| <= beta.",
+    words="`p <= 1 / (1 + M exp(-2 R beta))` for the weight `p` of a token `x_j` among `M + 1 = N`, all of norm at "
+    "most `R`, in a softmax of logits `b . x_k`, `||b|| <= beta`.",
     reference=Reference("fimtheory", "after castin2024"),
     spaces=dict.fromkeys((b, own, other, some), ("1", "D")),
     labels={symbol: ("other token", symbol) for symbol in (other, Y)},
     ranges=dict.fromkeys((own, other, some), "tokens"),
     hypotheses=(
-        Hypothesis("tokens", least(Norm(some), R), "No token has a norm above R.", for_all=(some,)),
-        Hypothesis("slope", least(Norm(b), beta), "The gradient b of the logits has norm at most beta."),
-        Hypothesis("Y", equal(Y, sympy.exp(gap)), "x_k is one of the M other tokens, each drawn equally often.",
+        Hypothesis("tokens", least(Norm(some), R), "No token has a norm above `R`.", for_all=(some,)),
+        Hypothesis("slope", least(Norm(b), beta), "The gradient `b` of the logits has norm at most `beta`."),
+        Hypothesis("Y", equal(Y, sympy.exp(gap)), "`x_k` is one of the `M` other tokens, each drawn equally often.",
                    definition=True),
         Hypothesis("p", equal(p, 1 / (1 + others * Expect(Y))),
-                   "p = exp(b . x_j) / (exp(b . x_j) + sum_k exp(b . x_k)), the softmax.", definition=True),
+                   "`p = exp(b . x_j) / (exp(b . x_j) + sum_k exp(b . x_k))`, the softmax.", definition=True),
     ),
     steps=(
         Step("own", least(Norm(own), R), "instance", ("tokens",)),

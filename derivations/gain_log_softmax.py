@@ -8,13 +8,13 @@ from fimtheory.proofs import Form, Hypothesis, Norm, Proof, Step, equal, least, 
 
 T = sympy.transpose
 K = sympy.Symbol("K", positive=True)
-J, p, one, u = (operator(name) for name in ("J", "p", "1", "u"))
+J, p, one, u = (operator(name) for name in ("J", "p", "e", "u"))
 centred, flat = u - one * T(one) * u / K, p - one / K
 along, bound = Form(T(flat) * centred), sympy.sqrt(K) * Norm(p)
 
 
 def squared(v: sympy.Expr) -> sympy.Expr:
-    """Return |v - 1 p^T v|^2, multiplied out."""
+    """Return |v - e p^T v|^2, multiplied out."""
     return Norm(v) ** 2 - 2 * Form(T(one) * v) * Form(T(p) * v) + Form(T(one) * one) * Form(T(p) * v) ** 2
 
 
@@ -39,7 +39,7 @@ PROOF = Proof(
     spaces={J: ("K", "K"), **dict.fromkeys((p, one, u), ("1", "K"))},
     unit=(u,),
     hypotheses=(
-        Hypothesis("J", equal(J, 1 - one * T(p)), "1 is the vector of ones.", definition=True),
+        Hypothesis("J", equal(J, 1 - one * T(p)), "`e` is the vector of ones.", definition=True),
         Hypothesis("ones", equal(Form(T(one) * one), K), "It has `K` entries.", definition=True),
         Hypothesis("sum", equal(Form(T(one) * p), 1), "Probabilities add up to 1.", definition=True),
         Hypothesis("short", least(Norm(p), 1), "So their squares add up to at most 1.", definition=True),

@@ -41,8 +41,8 @@ PROOF = Proof(
     "+ (2 + a) exp(-a) = 0`. The slope of `y sigmoid(k y)` at `y` is `silu'(k y)`: QuickGELU has `k = 1.702`.",
     reference=Reference("fimtheory", "theory, section 4"),
     hypotheses=(
-        Hypothesis("a", equal(sympy.exp(-a), (a - 2) / (a + 2)), "a is the point where the slope is largest.",
-                   definition=True),
+        Hypothesis("a", equal(sympy.exp(-a), (a - 2) / (a + 2)), "a is where the slope is largest; it exists, as "
+        "`(2 - a) + (2 + a) exp(-a)` is positive at 2 and negative at 3.", definition=True),
         Hypothesis("h", equal(h, end), "`h` is a little larger than a.", definition=True),
     ),
     steps=(

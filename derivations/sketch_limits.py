@@ -35,38 +35,37 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="Sketch",
     title="Limits of a Gaussian sketch",
-    words="The columns of Y are m independent samples of N(0, G), lam > 0 is the largest eigenvalue of G, lamhat "
-    "that of Y Y^T / m. lam <= m lamhat / q with probability E[U] at least 1 - a, q the a-quantile of "
-    "chi-square with m degrees of freedom; m lamhat / l^2 <= lam with probability E[L] at least 1 - a, where "
-    "||Z|| <= l with probability at least 1 - a.",
+    words="The columns of `Y` are `m` independent samples of `N(0, G)`, `lam > 0` is the largest eigenvalue of `G`, "
+    "`lamhat` that of `Y Y^T / m`. `lam <= m lamhat / q` with probability `E[U]` at least `1 - a`, `q` the "
+    "a-quantile of chi-square with `m` degrees of freedom; `m lamhat / l^2 <= lam` with probability `E[L]` at "
+    "least `1 - a`, where `||Z|| <= l` with probability at least `1 - a`.",
     reference=Reference("fimtheory", "theory, section 7"),
     spaces={G: ("K", "K"), M: ("r", "K"), Y: ("m", "K"), Z: ("m", "r"), w: ("1", "K")},
     labels={each: ("sample", each) for each in (Y, Z, top, X, large, short, upper, lower, excess, lack)},
     hypotheses=(
         Hypothesis("quantile", equal(Expect(large), 1 - a),
-                   "X is chi-square with m degrees of freedom, as the sum of the squares of m independent w . Y_i / "
-                   "sqrt(lam), standard normal; q is its quantile at a."),
+                   "`X` is chi-square with `m` degrees of freedom, as the sum of the squares of `m` independent `w . Y_i / sqrt(lam)`, standard normal; `q` is its quantile at a."),
         Hypothesis("largest", least(1 - a, Expect(short)),
-                   "||Z|| <= l with probability at least 1 - a for a standard normal matrix Z of r x m, as where "
-                   "l = sqrt(m) + sqrt(r) + sqrt(2 ln(1 / a)) (Davidson and Szarek)."),
-        Hypothesis("lam", equal(lam, Top(G)), "lam is the largest eigenvalue of G.", definition=True),
-        Hypothesis("M", equal(G, M * T(M)), "M is a root of G, with r columns, r its rank.", definition=True),
-        Hypothesis("Y", equal(Y, M * Z), "Samples are M times standard normal vectors, the columns of Z.",
+                   "`||Z|| <= l` with probability at least `1 - a` for a standard normal matrix `Z` of `r x m`, as "
+                   "where `l = sqrt(m) + sqrt(r) + sqrt(2 ln(1 / a))` (Davidson and Szarek)."),
+        Hypothesis("lam", equal(lam, Top(G)), "`lam` is the largest eigenvalue of `G`.", definition=True),
+        Hypothesis("M", equal(G, M * T(M)), "`M` is a root of `G`, with `r` columns, `r` its rank.", definition=True),
+        Hypothesis("Y", equal(Y, M * Z), "Samples are `M` times standard normal vectors, the columns of `Z`.",
                    definition=True),
-        Hypothesis("lamhat", equal(m * top, Norm(Y) ** 2), "lamhat is the largest eigenvalue of Y Y^T / m.",
+        Hypothesis("lamhat", equal(m * top, Norm(Y) ** 2), "`lamhat` is the largest eigenvalue of `Y Y^T / m`.",
                    definition=True),
-        Hypothesis("w", equal(Norm(w), 1), "w is a unit eigenvector of G for lam.", definition=True),
-        Hypothesis("X", equal(lam * X, Norm(T(Y) * w) ** 2), "X = ||Y^T w||^2 / lam.", definition=True),
-        Hypothesis("I_X", equal(large**2, large), "I_X is 1 where X >= q, else 0.", definition=True),
-        Hypothesis("X large", least(0, large * (X - q)), "Where I_X is 1, X >= q.", definition=True),
-        Hypothesis("I_Z", equal(short**2, short), "I_Z is 1 where ||Z|| <= l, else 0.", definition=True),
-        Hypothesis("Z short", least(0, short * (length - Norm(Z))), "Where I_Z is 1, ||Z|| <= l.", definition=True),
-        Hypothesis("U", equal(upper**2, upper), "U is 1 where lam <= m lamhat / q, else 0.", definition=True),
+        Hypothesis("w", equal(Norm(w), 1), "`w` is a unit eigenvector of `G` for `lam`.", definition=True),
+        Hypothesis("X", equal(lam * X, Norm(T(Y) * w) ** 2), "`X = ||Y^T w||^2 / lam`.", definition=True),
+        Hypothesis("I_X", equal(large**2, large), "`I_X` is 1 where `X >= q`, else 0.", definition=True),
+        Hypothesis("X large", least(0, large * (X - q)), "Where `I_X` is 1, `X >= q`.", definition=True),
+        Hypothesis("I_Z", equal(short**2, short), "`I_Z` is 1 where `||Z|| <= l`, else 0.", definition=True),
+        Hypothesis("Z short", least(0, short * (length - Norm(Z))), "Where `I_Z` is 1, `||Z|| <= l`.", definition=True),
+        Hypothesis("U", equal(upper**2, upper), "`U` is 1 where `lam <= m lamhat / q`, else 0.", definition=True),
         Hypothesis("U fails", equal((1 - upper) * (q * lam - m * top - excess), 0),
-                   "Where U is 0, q lam exceeds m lamhat by D_U > 0.", definition=True),
-        Hypothesis("L", equal(lower**2, lower), "L is 1 where m lamhat / l^2 <= lam, else 0.", definition=True),
+                   "Where `U` is 0, `q lam` exceeds `m lamhat` by `D_U > 0`.", definition=True),
+        Hypothesis("L", equal(lower**2, lower), "`L` is 1 where `m lamhat / l^2 <= lam`, else 0.", definition=True),
         Hypothesis("L fails", equal((1 - lower) * (m * top - length**2 * lam - lack), 0),
-                   "Where L is 0, m lamhat exceeds l^2 lam by D_L > 0.", definition=True),
+                   "Where `L` is 0, `m lamhat` exceeds `l^2 lam` by `D_L > 0`.", definition=True),
     ),
     steps=(
         Step("along w", least(Norm(T(Y) * w), Norm(T(Y)) * Norm(w)), "submultiplicative"),

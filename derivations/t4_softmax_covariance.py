@@ -26,7 +26,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="T4",
     title="Softmax covariance",
-    words="`||diag(p) - p p^T|| <= p_1 (1 - p_1 + p_2)`, `p_1 >= p_2` the two largest probabilities; so at most 1/2.",
+    words="`lam(diag(p) - p p^T) <= p_1 (1 - p_1 + p_2)`, `p_1 >= p_2` the two largest probabilities; so at most "
+    "1/2.",
     reference=Reference("fimtheory", "theory, T4"),
     spaces={S: ("K", "K"), v: ("1", "K")},
     labels={symbol: ("other label", symbol) for symbol in (P, V, Z)},

@@ -17,11 +17,14 @@ bound = D**2 * Norm(J) ** 2 / (4 * tau**2)
 
 
 def trial(seed: int) -> list[tuple[float, float]]:
-    """Compare lam of a random head and Jacobian with the bound."""
+    """Compare lam of a random head and Jacobian with the bound, which two equal labels attain on their difference."""
     generator = torch.Generator().manual_seed(seed)
     head = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     inner = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     p = torch.randn(5, generator=generator, dtype=torch.float64).mul(seed % 3).softmax(0)
+    if seed % 4 == 0:
+        head, p = head[:2], torch.full((2,), 0.5, dtype=torch.float64)
+        inner = (head[0] - head[1]).outer(inner[0])
     lam = torch.linalg.eigvalsh((head @ inner).T @ (p.diag() - p.outer(p)) @ head @ inner / 0.7**2)[-1]
     gain = torch.linalg.matrix_norm(inner, 2)
     return [(float(lam), float((torch.cdist(head, head).max() * gain) ** 2 / (4 * 0.7**2)))]

@@ -44,10 +44,10 @@ PROOFS = [proof for path in theorem_files(DERIVATIONS) if isinstance(proof := lo
 x, y = sympy.symbols("x y", real=True)
 a, b = sympy.symbols("a b", nonnegative=True)
 z = sympy.Symbol("z", nonnegative=True)
-n = sympy.Symbol("n", positive=True)
+m, n = sympy.symbols("m n", positive=True)
 f, df, g = (sympy.Function(name, real=True) for name in ("f", "f'", "g"))
 X, X_copy = sympy.symbols("X X'", real=True)
-A, B, C, u, v = (operator(name) for name in "ABCuv")
+A, B, C, Q, R, u, v = (operator(name) for name in "ABCQRuv")
 T = sympy.transpose
 
 
@@ -286,7 +286,7 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
         ("one named space", proof_of(Step("end", equal(Trace(1), Trace(1)), "expansion"))),
         ("nonnegative or positive", proof_of(
             Step("end", least(sympy.Symbol("n", negative=True), 0), "arithmetic"))),
-        ("two symbols are called x", proof_of(
+        ("are called x", proof_of(
             Step("end", least(x, x), "arithmetic"),
             Step("more", least(0, sympy.Symbol("x", positive=True)), "arithmetic"))),
         ("not an independent copy", proof_of(
@@ -318,12 +318,86 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
             Step("slope", least(0, a), "arithmetic"),
             Step("end", least(0, a * z), "growth", ("slope", "start")),
             Step("length", least(0, a * z), "arithmetic"), dependent=(a,))),
-        ("two functions are called f", proof_of(
+        ("are called f", proof_of(
             Step("end", least(f(x), f(x)), "arithmetic"),
             Step("more", least(sympy.Function("f", positive=True)(x) ** 2, f(x) ** 2), "arithmetic"))),
         ("a function with real values", proof_of(
             Step("end", least(sympy.Function("h")(x), sympy.Function("h")(x)), "arithmetic"))),
         ("must be a positive symbol", proof_of(Step("end", least(0, 1), "arithmetic"), dimensions={"n": z})),
+        ("sign assumes something of z", proof_of(  # it holds for some z only, as x depends on z
+            Step("slope", least(0, df(z)), "arithmetic", ("x", "sign")),
+            Step("start", least(0, 0), "arithmetic"),
+            Step("end", least(0, f(z) - f(0)), "growth", ("slope", "start")),
+            hypotheses=(Hypothesis("x", equal(x, df(z)), "", definition=True, for_all=(z,)),
+                        Hypothesis("sign", least(0, x), "")), dependent=(x,), derivatives={f: df})),
+        ("may depend on", proof_of(
+            Step("sign", least(0, (y - x) * -2 * x), "arithmetic", ("y",)),
+            Step("peak", least(-(x**2), -(y**2)), "peak", ("sign",)),
+            Step("end", least(-(x**2), -4 * x**2), "arithmetic", ("peak", "y")),
+            hypotheses=(Hypothesis("y", equal(y, -2 * x), "", definition=True, for_all=(x,)),), dependent=(y,))),
+        ("a defines something by z", proof_of(
+            Step("slope", least(0, 2 * z - 2 * a), "arithmetic", ("a",)),
+            Step("start", least(0, 0), "arithmetic"),
+            Step("grows", least(0, z**2 - 2 * a * z), "growth", ("slope", "start")),
+            Step("end", least(z**2, 0), "arithmetic", ("grows", "a")),
+            hypotheses=(Hypothesis("a", equal(a, z), "", definition=True, for_all=(z,)),))),
+        ("z is of a range", proof_of(
+            Step("slope", least(0, df(z)), "instance", ("rises",)),
+            Step("start", least(0, 0), "arithmetic"),
+            Step("end", least(0, f(z) - f(0)), "growth", ("slope", "start")),
+            hypotheses=(Hypothesis("rises", least(0, df(a)), "", for_all=(a,)),),
+            ranges={a: "late times", z: "late times"}, derivatives={f: df})),
+        ("u is any unit vector", proof_of(
+            Step("along", least(Norm(A * u), 0), "instance", ("kernel",)),
+            Step("end", least(Norm(A), 0), "supremum", ("along",)),
+            hypotheses=(Hypothesis("kernel", least(Norm(A * v), 0), "", for_all=(v,)),),
+            ranges={u: "kernel of A", v: "kernel of A"})),
+        ("is no instance", proof_of(
+            Step("end", least(0, x), "instance", ("sign",)),
+            hypotheses=(Hypothesis("sign", least(0, z), "", for_all=(z,)),), ranges={x: "numbers", z: "numbers"})),
+        ("n is of a range or a dimension", proof_of(  # the trace is 5 times the supremum, so n is not any number
+            Step("trace", least(Trace(A), n * Top(A)), "trace and dimension"),
+            Step("sign", least(0, (m - n) * (10 - 2 * n)), "arithmetic", ("trace", "five", "one", "m")),
+            Step("peak", least(10 * n - n**2, 10 * m - m**2), "peak", ("sign",)),
+            Step("end", least(10 * n - n**2, 9), "arithmetic", ("peak", "m")),
+            hypotheses=(Hypothesis("one", equal(Top(A), 1), ""), Hypothesis("five", equal(Trace(A), 5), ""),
+                        Hypothesis("m", equal(m, 1), "", definition=True)), dimensions={"n": n})),
+        ("and nothing more", proof_of(Step("end", least(0, sympy.Function("h", positive=True)(x)), "arithmetic"))),
+        ("made of an operator", proof_of(Step("end", equal(Norm(A), Norm(Expect(A))), "expansion"))),
+        ("not all copied", proof_of(  # X' and Y depend on one label
+            Step("end", equal(Expect(X_copy * y), Expect(X) * Expect(y)), "expansion"),
+            labels={X: ("y", X), X_copy: ("y'", X), y: ("y'", y)})),
+        ("independent labels", proof_of(
+            Step("same square", equal(Expect(X**2), Expect(X**2)), "expansion"),
+            Step("square", equal(Expect(X * y), Expect(X**2)), "replacement", ("same square", "same")),
+            Step("product", equal(Expect(X * y), Expect(X) * Expect(y)), "expansion"),
+            Step("end", equal(Expect(X**2), Expect(X) * Expect(y)), "arithmetic", ("square", "product")),
+            labels={X: ("y", X), y: ("z", y)},
+            hypotheses=(Hypothesis("same", equal(y, X), "", definition=True),))),
+        ("made of symbols", proof_of(
+            Step("end", equal(Trace(1 + A - B), Trace(1 + Q - R)), "expansion", ("A", "Q")),
+            hypotheses=(Hypothesis("A", equal(A, B), "", definition=True),
+                        Hypothesis("Q", equal(Q, R), "", definition=True)),
+            spaces={**dict.fromkeys((A, B), ("n", "n")), **dict.fromkeys((Q, R), ("m", "m"))})),
+        ("made of symbols", proof_of(
+            Step("end", equal(Trace(A * (B + 1) - A * B - A + 1), 0), "expansion"))),
+        ("may not be used in a trace", proof_of(
+            Step("end", equal(Trace(A - B), 0), "expansion", ("A",)),
+            hypotheses=(Hypothesis("A", equal(A, 1 + B), "", definition=True),))),
+        ("need not be a real number", proof_of(  # at x = -1 it is -2 sin 1
+            Step("end", least(0, sympy.sqrt(x) * (sympy.exp(sympy.sqrt(x)) - sympy.exp(-sympy.sqrt(x)))),
+                 "exponential"))),
+        ("need not be a real number", proof_of(Step("end", equal(x * (1 / x + 1), 1 + x), "expansion"))),
+        ("need not be a real number", proof_of(Step("end", least(0, f(1 / x) ** 2), "arithmetic"))),
+        ("not of the language", proof_of(
+            Step("end", least(sympy.Product(2, (x, 1, 2), (y, 1, 3)), 5), "numbers"))),
+        ("not of the language", proof_of(
+            Step("end", equal(sympy.Pow(n, 0, evaluate=False), 1 / n), "arithmetic"))),
+        ("the relation must be", proof_of(
+            Step("end", equal(x, y), "arithmetic", ("h",)), hypotheses=(Hypothesis("h", Statement(x, "<=", y), ""),))),
+        ("x - 1 is no name", proof_of(
+            Step("end", least(0, sympy.Symbol("x - 1", nonnegative=True)), "arithmetic"))),
+        ("pi is no name", proof_of(Step("end", least(0, sympy.Symbol("pi", positive=True)), "arithmetic"))),
         ("not used", proof_of(
             Step("end", least(Norm(1), 1), "unit identity"), hypotheses=(Hypothesis("more", least(x, 1), ""),))),
         ("no hypothesis and no earlier step", proof_of(
@@ -339,7 +413,7 @@ UNIT = Hypothesis("unit", equal(Norm(u), 1), "", definition=True)
         ("starts from", proof_of(Step("end", least(Norm(u * A), Norm(u) * Norm(A)), "submultiplicative"))),
         ("between the same spaces", proof_of(Step("end", least(Norm(A + u), Norm(A) + Norm(u)), "triangle"))),
         ("not an operator of this proof", proof_of(Step("end", least(Norm(operator("Q")), 1), "arithmetic"))),
-        ("not a relation of real numbers", proof_of(
+        ("I is not of the language", proof_of(
             Step("end", equal(sympy.I, sympy.I), "expansion"))),
         ("not an equation of operators", proof_of(
             Step("end", Statement(A, Relates.LE, A), "expansion"))),

@@ -16,7 +16,7 @@ _WORDS = {
         "alpha", "beta", "gamma", "delta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma", "tau", "phi", "psi",
         "chi", "omega", "min", "max", "sup", "log", "exp", "sin", "cos", "tanh", "arcsin", "arccos", "sum",
     )},
-    "eps": r"\varepsilon", "lam": r"\lambda", "Lam": r"\Lambda", "KL": r"\operatorname{KL}", "E": r"\mathbb{E}",
+    "eps": r"\varepsilon", "lam": r"\lambda", "lamhat": r"\hat\lambda", "Lam": r"\Lambda", "KL": r"\operatorname{KL}", "E": r"\mathbb{E}",
     "diag": r"\operatorname{diag}", "tr": r"\operatorname{tr}", "grad": r"\nabla", "erf": r"\operatorname{erf}",
 }  # fmt: skip
 _TOKEN = re.compile(

@@ -34,7 +34,7 @@ def peak(claim: Statement, premises: Premises, proof: Proof) -> Any:
         raise CheckError(f"the right side of {claim} is not the left one at another point")
     if (x.is_nonnegative and not top.is_nonnegative) or (x.is_positive and not top.is_positive):
         raise CheckError(f"{top} need not be in the range of {x}")
-    slope = _derivative(claim.left, x, proof)
+    slope = _derivative(claim.left, x, proof, top)
     if premise.left != 0 or sympy.expand(premise.right - (top - x) * slope) != 0:
         raise CheckError(f"{premise} does not say that the derivative of {claim.left} changes sign at {top}")
     return x
@@ -109,9 +109,9 @@ def _holds(claim: Statement, values: dict[Any, arb]) -> bool:
         raise CheckError(f"{claim}: {error}") from None
 
 
-def _derivative(f: Any, x: Any, proof: Proof) -> Any:
+def _derivative(f: Any, x: Any, proof: Proof, *constants: Any) -> Any:
     """The derivative of a function that is known to be differentiable wherever x ranges."""
-    chosen = f.free_symbols & {*proof.dependent, *proof.labels}
+    chosen = (f.free_symbols | set(constants)) & {*proof.dependent, *proof.labels}
     if chosen:
         raise CheckError(f"{', '.join(map(str, chosen))} in {f} may depend on {x}")
     if not _smooth(f, x, proof):

@@ -15,7 +15,7 @@ from fimtheory.errors import CheckError
 from fimtheory.proofs.arithmetic import require_consequence
 from fimtheory.proofs.calculus import enclosure, exponential, growth, numbers, peak
 from fimtheory.proofs.proof import Premises, Proof, Relates, Statement, require_premises, require_relation
-from fimtheory.proofs.terms import REALS, Expect, Form, Norm, Stack, Top, Trace, normal_form, space_of
+from fimtheory.proofs.terms import REALS, Expect, Form, Norm, Stack, Top, Trace, has_identity, normal_form, space_of
 
 __all__ = ["RULES"]
 
@@ -60,12 +60,16 @@ def instance(claim: Statement, premises: Premises, proof: Proof) -> None:
     if not sources:
         raise CheckError(f"{premise} is not a hypothesis about all symbols of a range")
     bound = sources[0].for_all
-    choices = [[symbol for symbol, over in proof.ranges.items() if over == proof.ranges.get(each)] for each in bound]
+    choices = [[symbol for symbol in proof.ranges if _of_one_range(symbol, each, proof)] for each in bound]
     for chosen in itertools.product(*choices):
         exchange = dict(zip(bound, chosen, strict=True))
         if _exchanged(premise, exchange) == claim:
             return
     raise CheckError(f"{claim} is no instance of {premise}")
+
+
+def _of_one_range(one: Any, other: Any, proof: Proof) -> bool:
+    return proof.ranges[one] == proof.ranges.get(other) and one.assumptions0 == other.assumptions0
 
 
 def _exchanged(statement: Statement, exchange: dict[Any, Any]) -> Statement:
@@ -275,7 +279,7 @@ def _expanded(number: Any, proof: Proof) -> Any:
 
 def _require_own_traces(number: Any, equation: Statement, proof: Proof) -> None:
     """Refuse to put the identity into a trace: those of the identities of two spaces differ."""
-    if number.has(Trace) and None in (space_of(equation.left, proof.spaces), space_of(equation.right, proof.spaces)):
+    if number.has(Trace) and not equation.left.is_commutative and has_identity(equation.right, proof.spaces):
         raise CheckError(f"{equation} may not be used in a trace, which would not tell spaces apart")
 
 

@@ -115,13 +115,15 @@ class Proof:
     reference : Reference
         Where the theorem is from.
     spaces
-        Source and target of every operator symbol, by names; ``"1"`` is the space of real numbers.
+        Source and target of every operator symbol, by names; ``"1"`` is the space of real numbers, and none has the
+        dimension 0, so that ``Norm(1)`` and ``Top(1)`` are 1 in each.
     labels
-        For each random number the label it depends on, and the number it is an independent copy of (or itself).
+        For each random number the label it depends on, and the number it is an independent copy of (or itself).  All
+        numbers of a label are copies from one other label, or none is.
     unit
         Unit vectors that are arbitrary.
     dependent
-        Symbols that stand for things chosen after the unit vectors.
+        Symbols that stand for things chosen after the unit vectors, or for each value of a symbol of ``for_all``.
     dimensions
         Of spaces whose dimension matters, a positive symbol for it.
     derivatives

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import sympy
+from sympy.core.function import AppliedUndef
 
 from fimtheory.errors import CheckError
 
@@ -26,6 +27,8 @@ __all__ = [
     "Top",
     "Trace",
     "free_of_means",
+    "has_identity",
+    "is_of_language",
     "normal_form",
     "operator",
     "space_of",
@@ -111,9 +114,27 @@ class Stack(sympy.Expr):
         return sympy.Expr.__new__(cls, *map(sympy.sympify, parts))
 
 
+_LANGUAGE = (
+    sympy.Symbol, sympy.Rational, type(sympy.pi), type(sympy.E), sympy.Add, sympy.Mul, sympy.exp, sympy.erf, sympy.Abs,
+    sympy.Max, sympy.Min, AppliedUndef, sympy.transpose, Norm, Form, Top, Trace, Expect, Stack,
+)  # fmt: skip
+
+
 def operator(name: str) -> sympy.Symbol:
     """Return the symbol of an operator."""
     return sympy.Symbol(name, commutative=False)
+
+
+def is_of_language(part: Any) -> bool:
+    """Whether one node of an expression is one that the rules understand; powers have rational exponents."""
+    if isinstance(part, sympy.Pow):
+        return bool(part.exp.is_Rational and part.exp != 0)
+    return isinstance(part, _LANGUAGE)
+
+
+def has_identity(expression: Any, spaces: Spaces) -> bool:
+    """Whether a term of an operator is a multiple of the identity, which does not tell its space."""
+    return any(term != 0 and space_of(term, spaces) is None for term in sympy.Add.make_args(sympy.expand(expression)))
 
 
 def space_of(expression: Any, spaces: Spaces) -> tuple[str, str] | None:

@@ -30,9 +30,11 @@ def _lines(proof: Proof) -> Iterator[str]:
         yield from (_hypothesis(each, proof) for each in proof.assumptions)
         yield from (f"  {sign}" for sign in declared)
     definitions = [each for each in proof.hypotheses if each.definition]
-    if definitions:
+    named = list(_named(proof))
+    if definitions or named:
         yield "Notation"
         yield from (_hypothesis(each, proof) for each in definitions)
+        yield from (f"  {each}" for each in named)
     yield "Proof"
     for number, step in enumerate(proof.steps, start=1):
         source = f" from {', '.join(step.premises)}" if step.premises else ""
@@ -46,6 +48,16 @@ def _hypothesis(hypothesis: Hypothesis, proof: Proof) -> str:
     ranges = sorted({proof.ranges[each] for each in hypothesis.for_all if each in proof.ranges})
     scope += f" ({', '.join(ranges)})" if ranges else ""
     return f"  [{hypothesis.name}] {_said(hypothesis.statement)}{scope}    {_plain(hypothesis.words)}"
+
+
+def _named(proof: Proof) -> Iterator[str]:
+    """What the kernel knows of symbols and functions besides the hypotheses."""
+    for space, dimension in proof.dimensions.items():
+        yield f"{dimension} is the dimension of the space {space}."
+    for function, derivative in proof.derivatives.items():
+        yield f"{derivative} is the derivative of {function}."
+    for symbol, over in proof.ranges.items():
+        yield f"{symbol} is one of the {over}."
 
 
 def _plain(words: str) -> str:
