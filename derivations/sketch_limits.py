@@ -44,7 +44,8 @@ PROOF = Proof(
     labels={each: ("sample", each) for each in (Y, Z, top, X, large, short, upper, lower, excess, lack)},
     hypotheses=(
         Hypothesis("quantile", equal(Expect(large), 1 - a),
-                   "`X` is chi-square with `m` degrees of freedom, as the sum of the squares of `m` independent `w . Y_i / sqrt(lam)`, standard normal; `q` is its quantile at a."),
+                   "`X` is chi-square with `m` degrees of freedom, as the sum of the squares of `m` "
+                   "independent `w . Y_i / sqrt(lam)`, standard normal; `q` is its quantile at a."),
         Hypothesis("largest", least(1 - a, Expect(short)),
                    "`||Z|| <= l` with probability at least `1 - a` for a standard normal matrix `Z` of `r x m`, as "
                    "where `l = sqrt(m) + sqrt(r) + sqrt(2 ln(1 / a))` (Davidson and Szarek)."),

@@ -16,7 +16,8 @@ _WORDS = {
         "alpha", "beta", "gamma", "delta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma", "tau", "phi", "psi",
         "chi", "omega", "min", "max", "sup", "log", "exp", "sin", "cos", "tanh", "arcsin", "arccos", "sum",
     )},
-    "eps": r"\varepsilon", "lam": r"\lambda", "lamhat": r"\hat\lambda", "Lam": r"\Lambda", "KL": r"\operatorname{KL}", "E": r"\mathbb{E}",
+    "eps": r"\varepsilon", "lam": r"\lambda", "lamhat": r"\hat\lambda",
+    "Lam": r"\Lambda", "KL": r"\operatorname{KL}", "E": r"\mathbb{E}",
     "diag": r"\operatorname{diag}", "tr": r"\operatorname{tr}", "grad": r"\nabla", "erf": r"\operatorname{erf}",
 }  # fmt: skip
 _TOKEN = re.compile(
@@ -63,8 +64,9 @@ def formula(text: str, letters: int = 1) -> str:
         elif token == "sqrt":
             while tokens and tokens[0][0] == "space":
                 tokens.pop(0)
+            bracket = bool(tokens) and tokens[0][1] == "("
             inner = _group(tokens)
-            while tokens and tokens[0][0] == "script":
+            while not bracket and tokens and tokens[0][0] == "script":
                 inner += f"{tokens.pop(0)[1]}({_group(tokens)})"
             made += rf"\sqrt{{{formula(inner)}}}"
         elif kind == "word":

@@ -16,7 +16,7 @@ from fimtheory.latex.typesetting import LINE
 from fimtheory.latex.widths import width
 from fimtheory.proofs import Hypothesis, Proof, Statement
 from fimtheory.proofs.proof import Relates
-from fimtheory.proofs.text import signs
+from fimtheory.proofs.text import named, signs
 
 __all__ = ["ProvedTheorem", "Said", "proved_theorem"]
 
@@ -44,6 +44,7 @@ class ProvedTheorem:
     assumptions: tuple[Said, ...]
     signs: tuple[str, ...]
     notation: tuple[Said, ...]
+    named: tuple[str, ...]
     steps: tuple[Said, ...]
     source: str
 
@@ -65,6 +66,7 @@ def proved_theorem(proof: Proof) -> ProvedTheorem:
         tuple(_hypothesis(each, proof, numbers, printer) for each in assumed),
         tuple(formula(each) for each in signs(proof)),
         tuple(_hypothesis(each, proof, numbers, printer) for each in defined),
+        tuple(sentence(each) for each in named(proof)),
         tuple(
             Said(numbers[step.name], printer.statement(step.claim), _reason(step.rule, step.premises, numbers))
             for step in proof.steps

@@ -11,7 +11,7 @@ from sympy.printing.str import StrPrinter
 
 from fimtheory.proofs.proof import Hypothesis, Proof, Statement
 
-__all__ = ["proof_to_text", "signs"]
+__all__ = ["named", "proof_to_text", "signs"]
 
 
 def proof_to_text(proof: Proof) -> str:
@@ -30,11 +30,10 @@ def _lines(proof: Proof) -> Iterator[str]:
         yield from (_hypothesis(each, proof) for each in proof.assumptions)
         yield from (f"  {sign}" for sign in declared)
     definitions = [each for each in proof.hypotheses if each.definition]
-    named = list(_named(proof))
-    if definitions or named:
+    if definitions or named(proof):
         yield "Notation"
         yield from (_hypothesis(each, proof) for each in definitions)
-        yield from (f"  {each}" for each in named)
+        yield from (f"  {_plain(each)}" for each in named(proof))
     yield "Proof"
     for number, step in enumerate(proof.steps, start=1):
         source = f" from {', '.join(step.premises)}" if step.premises else ""
@@ -50,14 +49,13 @@ def _hypothesis(hypothesis: Hypothesis, proof: Proof) -> str:
     return f"  [{hypothesis.name}] {_said(hypothesis.statement)}{scope}    {_plain(hypothesis.words)}"
 
 
-def _named(proof: Proof) -> Iterator[str]:
-    """What the kernel knows of symbols and functions besides the hypotheses."""
-    for space, dimension in proof.dimensions.items():
-        yield f"{dimension} is the dimension of the space {space}."
-    for function, derivative in proof.derivatives.items():
-        yield f"{derivative} is the derivative of {function}."
-    for symbol, over in proof.ranges.items():
-        yield f"{symbol} is one of the {over}."
+def named(proof: Proof) -> list[str]:
+    """Return what the kernel knows of symbols and functions besides the hypotheses, formulas between backticks."""
+    return [
+        *(f"`{dimension}` is the dimension of the space `{space}`." for space, dimension in proof.dimensions.items()),
+        *(f"`{slope}` is the derivative of `{function}`." for function, slope in proof.derivatives.items()),
+        *(f"`{symbol}` is one of the {over}." for symbol, over in proof.ranges.items()),
+    ]
 
 
 def _plain(words: str) -> str:
