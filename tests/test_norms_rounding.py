@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from flint import arb
 from torch.overrides import TorchFunctionMode
 
 from fimtheory import norms
@@ -25,6 +26,7 @@ from fimtheory.norms.rounding import gamma_n
 from fimtheory.norms.scaling import ScaledRows
 from fimtheory.norms.slopes import Slopes
 from fimtheory.norms.spectrum import SpectralLevel
+from fimtheory.norms.stride_one import StrideOne
 from fimtheory.norms.symbol import COSINE, GramSymbol
 from fimtheory.norms.torus import Torus
 
@@ -151,6 +153,17 @@ def test_convolutions(coarse, monkeypatch, route):
     assert bound.upper >= (exact if route == "dense" else 6 * 12**0.5 * (1 - 1e-13))
 
 
+@pytest.mark.parametrize("taps", [2, 3, 7])
+def test_the_factor_of_a_grid(monkeypatch, taps):
+    monkeypatch.setattr(convolutions, "_WORK", 10**5)
+    for size in range(200, 300):
+        (side,), factor = convolutions._frequencies(StrideOne(ones(1, 1, 1, taps), (size,)), 1)
+        assert side < size
+        secant = 1 / (arb.pi() * (taps - 1) / (2 * side)).cos()
+        assert arb(factor) >= secant
+        assert arb(factor) <= secant * (1 + arb(2) ** -46)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 30, 1000])
 def test_the_level_covers_the_error_of_a_factorisation(n):
     """Rump 2006: what a completed factorisation of fl(c I - A) says of A, in fractions."""
@@ -263,16 +276,24 @@ def test_linear_steps(coarse, sides, stride):
     require_close(raised, exact)
 
 
-def test_readouts(coarse):
-    torus = Torus((4, 1))
-    offsets = torch.tensor([[0, 0], [1, 0], [2, 0]])
-    step = joint.Readout(ones(2, 3), offsets)
-    p = ones(3, 5, 5).to(torch.complex128)
+@pytest.mark.parametrize(("side", "times"), [(4, 1), (2, 100)])
+def test_readouts(coarse, side, times):
+    """Each position is read several times, so that the symbol of the readout has the more terms."""
+    torus, positions = Torus((side, 1)), side - 1
+    offsets = torch.tensor([[k, 0] for k in range(positions)]).repeat(times, 1)
+    step = joint.Readout(ones(2, positions * times) / times, offsets)
+    p = ones(side // 2 + 1, 5, 5).to(torch.complex128)
     raised, _ = proved._read(p, torus, step)
     with torch._C.DisableTorchFunction():
-        # a map that is the same at every frequency acts at each position: of three positions the sum is 3
-        exact = torch.kron(ones(5, 5), 3.0 * ones(2, 2))
+        # a map that is the same at every frequency acts at each position
+        exact = torch.kron(ones(5, 5), positions * ones(2, 2))
     require_close(raised[0], exact)
+
+
+def test_roots_are_above():
+    p = torch.diag(torch.tensor([k / 7 for k in range(1, 200)], dtype=torch.float64))
+    for root, size in zip(proved._roots(p).tolist(), p.diagonal().tolist(), strict=True):
+        assert Fraction(size) <= Fraction(root) ** 2 <= Fraction(size) * (1 + Fraction(1, 2**38))
 
 
 def test_known_factors(coarse):
