@@ -5,9 +5,16 @@ from dataclasses import replace
 import pytest
 import sympy
 from test_kernel import SERIES, L, build, position_of, refused, with_steps
+from test_proofs import RIGHT, A, B, follows, u, x, y
 
 import fimtheory as ft
-from fimtheory import inference, layers
+from fimtheory import inference, kernel, layers, proofs
+from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
+from fimtheory.derivation import INDEX, Instance
+from fimtheory.errors import CheckError, DataError
+from fimtheory.proofs.arithmetic import require_consequence
+from fimtheory.proofs.proof import equal, least
+from fimtheory.proofs.terms import Stack, space_of
 
 # ---- derivations ------------------------------------------------------------------------------------------------
 
@@ -48,3 +55,128 @@ def test_a_sum_of_other_terms_than_its_own(order):
     own = derivation.lemmas[0].steps[at].premises
     premises = tuple(own[k] for k in order)
     refused(with_premises(derivation, at, premises, inference.total), "premises do not bound")
+
+
+PRODUCT = build(
+    ("q.n", layers.LayerNorm(4), "x"), ("q.a", L(4, 4), "q.n"), ("q.p", layers.Multiply(), "q.a", "q.n"),
+    ("q.f", layers.Flatten(), "q.p"), ("h", L(12, 3), "q.f"), shape=(3, 4),
+)  # fmt: skip
+
+
+def with_step(derivation, at, **changes):
+    def change(steps):
+        steps[at] = replace(steps[at], **changes)
+        return steps
+
+    return with_steps(derivation, change)
+
+
+def test_a_product_bounded_by_another_rule_or_by_other_gains():
+    derivation = ft.derive(PRODUCT)
+    ft.check(derivation)
+    at = position_of(derivation, "gain[Multiply]")
+    premises = derivation.lemmas[0].steps[at].premises
+    refused(with_step(derivation, at, rule="gain[Gate]"), "does not bound the gain of Multiply")
+    refused(with_step(derivation, at, premises=(premises[1], premises[0], *premises[2:])), "do not lead from")
+    refused(with_step(derivation, at, premises=(*premises[:2], *premises[:1:-1])), "needs the")
+
+
+def test_what_is_no_derivation_or_has_nothing_in_it():
+    for thing in (None, "derivation", ft.derive(SERIES).graph):
+        refused(thing, "takes a Derivation")
+    derivation = ft.derive(SERIES)
+    (lemma,) = derivation.lemmas
+    refused(replace(derivation, lemmas=(replace(lemma, steps=()),)), "no instance or no step")
+    refused(replace(derivation, lemmas=(replace(lemma, instances=()),)), "no instance or no step")
+
+
+def test_a_repeated_block_after_other_members():
+    body = ft.LayerGraph([ft.Node("in", layers.Input((4,))), ft.Node("fc", L(4, 4), ("in",))], "body")
+    graph = build(("a", layers.ReLU(), "x"), ("r", ft.Repeat(body, INDEX, 5), "a"), ("h", L(4, 3), "r"))
+    derivation = ft.derive(graph)
+    ft.check(derivation)
+    lemma = replace(derivation.lemmas[-1], instances=(Instance("x", ("a", "r")),))
+    refused(replace(derivation, lemmas=(lemma,)), "lemma of its own")
+
+
+def test_a_rule_that_does_not_keep_its_word(own_rules):
+    """A claim of another status than the rule is registered with."""
+
+    @ft.layer
+    class Odd(layers.Layer):
+        """Anything."""
+
+    @ft.rule(Odd, quantity=Quantity.SHAPE, reference=Reference("fimtheory"))
+    def _shape(site):
+        return site.inputs[0]
+
+    @ft.rule(Odd, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("fimtheory"))
+    def _variance(site):
+        return Claim(Relation.LE, sympy.Integer(1), Reference("fimtheory"), status=Status.EXPECTED)
+
+    status = [Status.EXACT]
+
+    @ft.rule(Odd, quantity=Quantity.GAIN, reference=Reference("fimtheory"))
+    def _gain(site):
+        return Claim(Relation.LE, sympy.Integer(1), Reference("fimtheory"), status=status[0])
+
+    derivation = ft.derive(build(("q.a", L(4, 4), "x"), ("q.o", Odd(), "q.a"), ("h", L(4, 3), "q.o")))
+    ft.check(derivation)
+    status[0] = Status.CERTIFIED
+    kernel._claimed.cache_clear()
+    refused(derivation, "claims certified")
+
+
+def test_gains_are_composed_exactly_and_variances_in_the_mean():
+    assert inference.composed(Quantity.GAIN, sympy.Integer(1)).status is Status.EXACT
+    assert inference.composed(Quantity.JACOBIAN_VARIANCE, sympy.Integer(1)).status is Status.EXPECTED
+
+
+# ---- proofs -----------------------------------------------------------------------------------------------------
+
+
+COUNTED = [case for case in RIGHT if case[1] not in ("arithmetic", "expansion", "scaling")]
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=lambda case: f"{case[1]}: {case[0]}")
+def test_rules_count_their_premises(case):
+    claim, rule, *premises = case
+    with pytest.raises(CheckError, match=rf"takes {len(premises)} premises, got {len(premises) + 1}"):
+        follows(claim, rule, *premises, least(0, x))
+    if premises:
+        with pytest.raises(CheckError, match=f"takes {len(premises)} premises, got {len(premises) - 1}"):
+            follows(claim, rule, *premises[1:])
+
+
+def test_what_arithmetic_says_nothing_of():
+    with pytest.raises(CheckError, match="not a real number"):
+        require_consequence(equal(A, A), [])
+    require_consequence(least(sympy.log(sympy.Rational(1, 2)), 0), [])  # a negative number that is no fraction
+    with pytest.raises(CheckError, match="does not follow"):
+        require_consequence(least(sympy.log(2), 0), [])
+
+
+def test_arithmetic_needs_z3(monkeypatch):
+    monkeypatch.setattr(proofs.arithmetic, "z3", None)
+    with pytest.raises(DataError, match=r"pip install 'fimtheory\[proofs\]'"):
+        require_consequence(least(0, 0), [])
+
+
+def test_arithmetic_that_z3_cannot_decide(monkeypatch):
+    monkeypatch.setattr(proofs.arithmetic, "_EFFORT", 1)
+    with pytest.raises(CheckError, match="make the step smaller"):
+        require_consequence(least(2 * x * y, x**2 + y**2), [])
+
+
+def test_spaces_of_stacks_and_powers():
+    spaces = {A: ("n", "m"), B: ("n", "n"), u: ("1", "n")}
+    assert space_of(B**3, spaces) == ("n", "n")
+    assert space_of(Stack(A, B), spaces) == ("n", "m + n")
+    with pytest.raises(CheckError, match="positive integer powers"):
+        space_of(B ** sympy.Rational(1, 2), spaces)
+    with pytest.raises(CheckError, match="does not start from one space"):
+        space_of(Stack(A, u), spaces)
+    with pytest.raises(CheckError, match="between the same spaces"):
+        space_of(A + B, spaces)
+    with pytest.raises(CheckError, match="a factor starts from m"):
+        space_of(B * A, spaces | {B: ("m", "n"), A: ("n", "n")})
