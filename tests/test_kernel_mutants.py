@@ -5,15 +5,19 @@ from dataclasses import replace
 import pytest
 import sympy
 from test_kernel import SERIES, L, build, position_of, refused, with_steps
-from test_proofs import RIGHT, A, B, follows, u, x, y
+from test_kernel import family as repeated
+from test_proofs import RIGHT, A, B, T, follows, proof_of, u, x, y
 
 import fimtheory as ft
 from fimtheory import inference, kernel, layers, proofs
 from fimtheory.claims import Claim, Quantity, Reference, Relation, Status
+from fimtheory.closed_form import theorem_of
 from fimtheory.derivation import INDEX, Instance
 from fimtheory.errors import CheckError, DataError
+from fimtheory.proof_files import derivation_from_json, derivation_to_json
 from fimtheory.proofs.arithmetic import require_consequence
-from fimtheory.proofs.proof import equal, least
+from fimtheory.proofs.proof import Hypothesis, Step, equal, least
+from fimtheory.proofs.replay import replay
 from fimtheory.proofs.terms import Stack, space_of
 
 # ---- derivations ------------------------------------------------------------------------------------------------
@@ -88,6 +92,22 @@ def test_what_is_no_derivation_or_has_nothing_in_it():
     (lemma,) = derivation.lemmas
     refused(replace(derivation, lemmas=(replace(lemma, steps=()),)), "no instance or no step")
     refused(replace(derivation, lemmas=(replace(lemma, instances=()),)), "no instance or no step")
+
+
+def test_a_temperature_with_the_name_of_something_else():
+    """Named like the distance between rows of the head, it would cancel it in print."""
+    derivation = ft.derive(SERIES)
+    (lemma,) = derivation.lemmas
+    taken = {str(each.symbol) for each in derivation.theorem.symbols} | {str(lemma.steps[0].name)}
+    assert len(taken) > 1
+    for name in taken:
+        tau = sympy.Symbol(name, positive=True)
+        theorem = theorem_of(derivation.graph, [lemma], tau, "head")
+        refused(replace(derivation, temperature=tau, theorem=theorem), f"theorem: .*{name}")
+
+
+def test_a_repeated_block_from_a_file_is_accepted():
+    ft.check(derivation_from_json(derivation_to_json(ft.derive(repeated()))))
 
 
 def test_a_repeated_block_after_other_members():
@@ -166,6 +186,13 @@ def test_arithmetic_that_z3_cannot_decide(monkeypatch):
     monkeypatch.setattr(proofs.arithmetic, "_EFFORT", 1)
     with pytest.raises(CheckError, match="make the step smaller"):
         require_consequence(least(2 * x * y, x**2 + y**2), [])
+
+
+def test_an_equation_of_operators_between_different_spaces():
+    for wrong in (equal(A, u), equal(T(u), u), equal(A * u, T(u))):
+        proof = proof_of(Step("end", wrong, "expansion", ("h",)), hypotheses=(Hypothesis("h", wrong, ""),))
+        with pytest.raises(CheckError, match="between the same spaces"):
+            replay(proof)
 
 
 def test_spaces_of_stacks_and_powers():
