@@ -85,6 +85,24 @@ def test_a_product_bounded_by_another_rule_or_by_other_gains():
     refused(with_step(derivation, at, premises=(*premises[:2], *premises[:1:-1])), "needs the")
 
 
+def test_a_series_of_nothing():
+    derivation = ft.derive(SERIES)
+    for count in (0, 1, 3):
+        premises = (0, 1, 2)[:count]
+        refused(with_premises(derivation, derivation.lemmas[0].gain, premises, sympy.Mul.fromiter), "do not lead")
+
+
+def test_an_assumption_is_about_one_node():
+    graph = build(("q.a", L(4, 4), "x"), ("q.p", layers.Multiply(), "q.a", "x"), ("h", L(4, 3), "q.p"))
+    derivation = ft.derive(graph)
+    steps = derivation.lemmas[0].steps
+    assumed = [k for k, step in enumerate(steps) if step.rule == "assumption"]
+    assert assumed
+    for k in assumed:
+        for node in {step.target for step in steps} - {steps[k].target}:
+            refused(with_step(derivation, k, source=node), "only a bound on the values")
+
+
 def test_what_is_no_derivation_or_has_nothing_in_it():
     for thing in (None, "derivation", ft.derive(SERIES).graph):
         refused(thing, "takes a Derivation")
