@@ -85,6 +85,18 @@ def test_a_product_bounded_by_another_rule_or_by_other_gains():
     refused(with_step(derivation, at, premises=(*premises[:2], *premises[:1:-1])), "needs the")
 
 
+def test_no_step_about_a_part_of_the_block_is_its_conclusion():
+    """Nor is one that starts further in: the layers left out would cost nothing."""
+    derivation = ft.derive(SERIES)
+    (lemma,) = derivation.lemmas
+    gains = [k for k, step in enumerate(lemma.steps) if step.quantity is Quantity.GAIN and k != lemma.gain]
+    assert len(gains) > 3
+    for k in gains:
+        wrong = replace(lemma, gain=k)
+        theorem = theorem_of(derivation.graph, [wrong], derivation.temperature, "head")
+        refused(replace(derivation, lemmas=(wrong,), theorem=theorem), "conclusion about the gain")
+
+
 def test_a_series_of_nothing():
     derivation = ft.derive(SERIES)
     for count in (0, 1, 3):

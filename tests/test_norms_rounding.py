@@ -299,10 +299,10 @@ def test_roots_are_above():
 def test_known_factors(coarse, monkeypatch):
     """The roundings of C H C alone: H is taken as it is, without the room that multipliers leave."""
     monkeypatch.setattr(proved, "_majorant", lambda p, step, choice: (p, Multipliers(step.radius, 0.0 * step.radius)))
-    p = 0.01 * ones(1, 4, 4)
+    p = 0.01 * ones(1, 20, 20)
     for centre in (1 / 3, 0.9, 3.0):
-        step = joint.Activation(centre * ones(4), 1e-30 * ones(4))
-        raised = proved._after(p, step, (torch.zeros(4, dtype=torch.float64), 0.0))
+        step = joint.Activation(centre * ones(20), 1e-30 * ones(20))
+        raised = proved._after(p, step, (torch.zeros(20, dtype=torch.float64), 0.0))
         assert raised is not None
         require_close(raised[0], centre**2 * p[0])
 
