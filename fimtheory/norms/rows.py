@@ -22,10 +22,11 @@ def row_diameter(matrix: Tensor) -> CertifiedNorm:
 
     Status: certified, relative error about (number of features) * 2^-51.
 
-    With x_i = w_i - w_0, the squared distance is computed as |x_i|^2 + |x_j|^2 - 2 x_i.x_j: three inner products of n
-    terms and a few roundings, so it errs by at most gamma_{n+8} (|x_i| + |x_j|)^2.  Since w_0 is a row, |x_i| is itself
-    one of the distances, so the error is at most 4 gamma_{n+8} relative.  Each entry of x_i is one subtraction,
-    hence within u relative, which changes a distance by at most 2.01 u max |x_i|.
+    With x_i = w_i - w_0, the squared distance is computed as |x_i|^2 + |x_j|^2 - 2 x_i.x_j.  The squares are inner
+    products of n terms, and n more may be added to them one after the other, so it errs by at most
+    gamma_{2n+8} (|x_i| + |x_j|)^2.  Since w_0 is a row, |x_i| is itself one of the distances, so the error is at most
+    4 gamma_{2n+8} relative.  Each entry of x_i is one subtraction, hence within u relative, which changes a distance by
+    at most 2.01 u max |x_i|.
 
     Raises
     ------
@@ -55,6 +56,6 @@ def row_diameter(matrix: Tensor) -> CertifiedNorm:
         largest = max(largest, float(distances.max()))
     n = rows.shape[1]
     radius = up(float(squares.max()) * (1.0 + 2.0**-19))
-    squared = up(up(largest + up(4.0 * gamma_n(n + 8) * radius)) + UNDERFLOW)
+    squared = up(up(largest + up(4.0 * gamma_n(2 * n + 8) * radius)) + UNDERFLOW)
     value = up(up(math.sqrt(squared)) + up(3.0 * UNIT * up(math.sqrt(radius))))
     return unscaled(scaled.outward(value, value), scaled.exponent, "pairwise distances")

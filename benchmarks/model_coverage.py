@@ -3,7 +3,7 @@
 Every model runs in a process of its own, on one thread, with a limit; times are those of the processor.  Results go
 beside the table as .json, and a run takes up where the last one stopped.
 
-Run: python benchmarks/coverage.py --out docs/coverage.md [--only PATTERN] [--import-only] [--again]
+Run: python benchmarks/model_coverage.py --out docs/coverage.md [--only PATTERN] [--import-only] [--again]
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def markdown(results: list[Result]) -> str:
 
 _PREFACE = f"""# Coverage: which models can be imported
 
-One member of each family, weights drawn from a seed. `python benchmarks/coverage.py --out docs/coverage.md` makes this
-table; every model runs in a process of its own on one thread, and seconds are those of the processor. The differences
-are those of the logits between the imported graph and the model, relative to their scale. Layers are the nodes of the
-graph. Bounds are certified, and replayed by the kernel; those that hold for inputs with entries at most
+One member of each family, weights drawn from a seed. `python benchmarks/model_coverage.py --out docs/coverage.md` makes
+this table; every model runs in a process of its own on one thread, and seconds are those of the processor. The
+differences are those of the logits between the imported graph and the model, relative to their scale. Layers are the
+nodes of the graph. Bounds are certified, and replayed by the kernel; those that hold for inputs with entries at most
 {INPUT_BOUND:g} rest on gates or attention without a norm before them.
 """
 
