@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sympy
@@ -121,13 +123,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_rule_is_caught(name, monkeypatch):
+def test_a_wrong_rule_is_caught(name):
     kind, quantity, change = WRONG[name]
     right = registry.find_rule((kind,), quantity)
-    wrong = dataclasses.replace(right, function=lambda site: change(right.function(site), site))
-    monkeypatch.setitem(registry._RULES, (right.types, quantity), wrong)
-    monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
-    with pytest.raises(PropertyError):
+    with (
+        registry.replaced(right, lambda site: change(right.function(site), site)) as wrong,
+        pytest.raises(PropertyError),
+    ):
         check_rule(wrong, examples=BUDGET)
 
 
@@ -173,14 +175,12 @@ def test_a_wrong_measure_or_composition_is_caught(name, monkeypatch):
 
 
 @pytest.fixture
-def half_gelu(monkeypatch):
+def half_gelu():
     """GELU with a gain of one half."""
     right = registry.find_rule((layers.GELU,), GAIN)
     claim = ft.Claim(Relation.LE, sympy.Rational(1, 2), right.reference)
-    wrong = dataclasses.replace(right, function=lambda site: claim)
-    monkeypatch.setitem(registry._RULES, (right.types, GAIN), wrong)
-    monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
-    return wrong
+    with registry.replaced(right, lambda site: claim) as wrong:
+        yield wrong
 
 
 def test_a_failure_has_the_numbers_and_a_program_that_fails_in_the_same_way(half_gelu):
@@ -262,6 +262,24 @@ def test_a_case_says_all_that_its_tensors_come_from():
     assert again == case
     assert torch.equal(again.tensors[0]["weight"], case.tensors[0]["weight"])
     assert torch.linalg.matrix_rank(case.tensors[0]["weight"]) == 1
+
+
+# ---- the tutorial -----------------------------------------------------------------------------------------------
+
+TUTORIAL = (Path(__file__).parents[1] / "docs" / "properties.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", TUTORIAL, flags=re.DOTALL)
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_the_tutorial_runs_and_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for program in PROGRAMS:
+        exec(program, names)
+        printed = capsys.readouterr().out
+        for said in re.findall(r"print\(.*\)  # ((?:lam|[0-9]).*)", program):
+            assert said in printed
+    assert "LeakyMaxMin" in (tmp_path / "build" / "sorting.tex").read_text(encoding="utf-8")
 
 
 # ---- the pytest plugin ------------------------------------------------------------------------------------------
