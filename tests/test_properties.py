@@ -123,13 +123,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_rule_is_caught(name, monkeypatch):
+def test_a_wrong_rule_is_caught(name):
     kind, quantity, change = WRONG[name]
     right = registry.find_rule((kind,), quantity)
-    wrong = dataclasses.replace(right, function=lambda site: change(right.function(site), site))
-    monkeypatch.setitem(registry._RULES, (right.types, quantity), wrong)
-    monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
-    with pytest.raises(PropertyError):
+    with (
+        registry.replaced(right, lambda site: change(right.function(site), site)) as wrong,
+        pytest.raises(PropertyError),
+    ):
         check_rule(wrong, examples=BUDGET)
 
 
@@ -175,14 +175,12 @@ def test_a_wrong_measure_or_composition_is_caught(name, monkeypatch):
 
 
 @pytest.fixture
-def half_gelu(monkeypatch):
+def half_gelu():
     """GELU with a gain of one half."""
     right = registry.find_rule((layers.GELU,), GAIN)
     claim = ft.Claim(Relation.LE, sympy.Rational(1, 2), right.reference)
-    wrong = dataclasses.replace(right, function=lambda site: claim)
-    monkeypatch.setitem(registry._RULES, (right.types, GAIN), wrong)
-    monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
-    return wrong
+    with registry.replaced(right, lambda site: claim) as wrong:
+        yield wrong
 
 
 def test_a_failure_has_the_numbers_and_a_program_that_fails_in_the_same_way(half_gelu):
