@@ -87,6 +87,8 @@ class PropertyError(FimTheoryError, AssertionError):
         What the rule claims, what was found, and the second over the first; NaN where there is no number.
     snippet
         A program that fails in the same way.
+    example
+        At which case of a run the property failed first; 0 where a case was tested by itself.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class PropertyError(FimTheoryError, AssertionError):
         estimate: float = math.nan,
     ) -> None:
         self.rule, self.prop, self.layer, self.seed, self.snippet = rule, prop, layer, seed, snippet
-        self.bound, self.estimate = bound, estimate
+        self.bound, self.estimate, self.example = bound, estimate, 0
         self.ratio = estimate / bound if bound else math.inf
         numbers = "" if math.isnan(bound) else f" (claimed {bound:.6g}, found {estimate:.6g}, ratio {self.ratio:.6g})"
         super().__init__(

@@ -7,7 +7,8 @@ registered with the same decorators users have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, final
 
 import sympy
@@ -26,6 +27,7 @@ __all__ = [
     "find_rule",
     "measure",
     "measures",
+    "replaced",
     "require_rule",
     "rule",
     "rule_named",
@@ -204,6 +206,26 @@ def rule(
         return function
 
     return register
+
+
+@contextmanager
+def replaced(rule: Rule, function: Callable[..., Any]) -> Iterator[Rule]:
+    """Let ``function`` stand in for that of a registered rule for a while, to see what comes of it.
+
+    >>> from fimtheory.layers import Tanh
+    >>> tanh = find_rule((Tanh,), Quantity.GAIN)
+    >>> with replaced(tanh, lambda site: None) as other:
+    ...     find_rule((Tanh,), Quantity.GAIN) is other
+    True
+    >>> find_rule((Tanh,), Quantity.GAIN) is tanh
+    True
+    """
+    other = replace(rule, function=function)
+    _RULES[rule.types, rule.quantity] = _BY_NAME[rule.name] = other
+    try:
+        yield other
+    finally:
+        _RULES[rule.types, rule.quantity] = _BY_NAME[rule.name] = rule
 
 
 def find_rule(types: LayerTypes, quantity: Quantity) -> Rule | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NoReturn, final
 
@@ -27,7 +27,7 @@ from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Rule, Site, find_measure, require_rule, rule_named
 from fimtheory.strategies import STYLES, runs, styled
 
-__all__ = ["Case", "Found", "NotApplicableError", "cases", "upper"]
+__all__ = ["Case", "Found", "NotApplicableError", "cases", "layers_of", "upper"]
 
 _MOST_OUTPUTS = 128
 """Most entries of an output: a dense Jacobian costs one pass for each."""
@@ -190,17 +190,27 @@ def upper(expression: Any, values: Mapping[sympy.Expr, arb]) -> float:
     return float(evaluated(expression, values).abs_upper())
 
 
+_STYLE = st.sampled_from(STYLES)
+_SEVERAL = _STYLE.map(lambda style: (style,)) | st.tuples(_STYLE, _STYLE, _STYLE)
+_SEEDS = st.integers(0, 2**20)
+_FLOORS = st.sampled_from([None, None, 0.5])
+
+
 @st.composite
 def cases(draw: st.DrawFn, rule: Rule) -> Case:
     """Cases of a rule: layers of its types on small shapes, with random and adversarial weights."""
+    case = draw(layers_of(rule))
+    return replace(case, styles=draw(_SEVERAL), seed=draw(_SEEDS))
+
+
+@st.composite
+def layers_of(draw: st.DrawFn, rule: Rule) -> Case:
+    """Cases of a rule with normal weights of one seed."""
     layers, drawn = draw(runs(rule.types))
     inputs = tuple(tuple(shape) for shape in drawn)
     assume(math.prod(Site.of(*layers, inputs=inputs).output) <= _MOST_OUTPUTS)
-    one = st.sampled_from(STYLES)
-    styles = draw(one.map(lambda style: (style,)) | st.tuples(one, one, one))
-    seed = draw(st.integers(0, 2**20))
-    floor = draw(st.sampled_from([None, None, 0.5])) if _assumes_variance(rule, layers, inputs) else None
-    return Case(rule.name, layers, inputs, styles, seed, floor)
+    floor = draw(_FLOORS) if _assumes_variance(rule, layers, inputs) else None
+    return Case(rule.name, layers, inputs, token_variance=floor)
 
 
 def _assumes_variance(rule: Rule, layers: tuple[Layer, ...], inputs: tuple[Shape, ...]) -> bool:

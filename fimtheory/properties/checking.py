@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from typing import final
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings, target
+from hypothesis import Phase, given, settings
 
 from fimtheory.claims import VALUE_BOUNDS, Quantity, Relation
-from fimtheory.errors import RuleError
+from fimtheory.errors import PropertyError, RuleError
 from fimtheory.layers import Layer
 from fimtheory.properties.cases import Case, Found, NotApplicableError, cases
 from fimtheory.properties.closed_forms import monotone, scales, symbolic_equals_numeric
 from fimtheory.properties.composition import composes
+from fimtheory.properties.covering import QUIET, covering
 from fimtheory.properties.sampling import expected_matches_sampling
-from fimtheory.properties.soundness import sound
+from fimtheory.properties.soundness import TIGHT, sound
 from fimtheory.registry import Rule, rules
 
 __all__ = ["PROPERTIES", "Outcome", "Report", "Result", "check_property", "check_rule", "claiming_rules"]
@@ -29,14 +30,15 @@ PROPERTIES: dict[str, tuple[Callable[[Case], Found], int]] = {
     "sound": (sound, 1),
     "scales": (scales, 3),
     "symbolic_equals_numeric": (symbolic_equals_numeric, 3),
-    "composes": (composes, 3),
+    "composes": (composes, 6),
     "expected_matches_sampling": (expected_matches_sampling, 3),
 }
 """Every property of one case, and by what its number of examples is divided: slow ones, and ones that vary little."""
 
-_QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
-_TIGHT = 0.9
-"""How much of an exact gain the search must reach."""
+_COVERING = 12
+"""Most cases that are chosen; further ones are drawn at random."""
+_FURTHER = 50
+"""Cases drawn in search of a simpler one that fails, or of one that reaches an equality."""
 _CLAIMS = frozenset({Quantity.GAIN, Quantity.SLOPES, Quantity.JACOBIAN_VARIANCE, *VALUE_BOUNDS})
 
 
@@ -98,7 +100,7 @@ def check_rule(rule: Rule | type[Layer], *, examples: int = 50, seed: int | None
     rule
         A registered rule, or a layer type.
     examples
-        Cases of each property; slow properties get a third.
+        Cases of each property; slow properties get a third or a sixth.
     seed
         Of the drawing; by default every run draws the same cases.
 
@@ -132,8 +134,9 @@ def check_rule(rule: Rule | type[Layer], *, examples: int = 50, seed: int | None
             raise RuleError(f"no rule of layer type {name} claims a bound; register one with @ft.rule({name}, ...)")
     results = []
     for each in chosen:
+        first = covering(each, min(examples, _COVERING), seed or 0)
         for prop in PROPERTIES:
-            results += check_property(each, prop, examples=examples, seed=seed)
+            results += _checked(each, prop, first, examples, seed)
     return Report(tuple(results))
 
 
@@ -150,27 +153,58 @@ def check_property(rule: Rule, prop: str, *, examples: int = 50, seed: int | Non
     PropertyError
         It does not hold.
     """
+    first = covering(rule, min(examples, _COVERING), seed or 0)
+    return _checked(rule, prop, first, examples, seed)
+
+
+def _checked(rule: Rule, prop: str, first: tuple[Case, ...], examples: int, seed: int | None) -> tuple[Result, ...]:
+    """Test one property, on the chosen cases first and then on drawn ones."""
     check, divisor = PROPERTIES[prop]
     run = _Run(rule, check)
     budget = max(1, examples // divisor)
+    try:
+        _test(run, first, budget, seed)
+        if prop == "sound" and run.exact is not None and run.exact[0] < TIGHT:
+            _draw(run, _FURTHER, seed)  # one case that reaches the equality is enough
+        tight = (run.tight(),) if prop == "sound" else ()
+    except PropertyError as error:
+        error.example = run.failed or run.taken
+        raise
+    outcome = Outcome.PASSED if run.examples else Outcome.NOT_APPLICABLE
+    return (Result(rule.name, prop, outcome, run.examples, run.closest, dict(run.reasons)), *tight)
+
+
+def _test(run: _Run, first: tuple[Case, ...], budget: int, seed: int | None) -> None:
+    try:
+        for case in first:
+            if run.examples < budget:  # those that do not apply cost little, and tell nothing
+                run.take(case)
+    except PropertyError:
+        _draw(run, _FURTHER, seed)  # raises a simpler case where there is one
+        raise
+    if budget > len(first):
+        _draw(run, budget - len(first), seed)
+
+
+def _draw(run: _Run, count: int, seed: int | None) -> None:
+    """Test so many drawn cases; hypothesis makes the first that fails simpler, and climbs where claims are near."""
 
     @settings(
-        max_examples=budget,
+        max_examples=count,
         deadline=None,
         database=None,
         derandomize=seed is None,
         report_multiple_bugs=False,
         phases=(Phase.generate, Phase.target, Phase.shrink),
-        suppress_health_check=_QUIET,
+        suppress_health_check=QUIET,
     )
-    @given(cases(rule))
+    @given(cases(run.rule))
     def test(case: Case) -> None:
-        run.take(case)
+        ratio = run.take(case)
+        if ratio is not None:
+            hypothesis.target(ratio)
 
     (test if seed is None else hypothesis.seed(seed)(test))()
-    outcome = Outcome.PASSED if run.examples else Outcome.NOT_APPLICABLE
-    result = Result(rule.name, prop, outcome, run.examples, run.closest, dict(run.reasons))
-    return (result, run.tight()) if prop == "sound" else (result,)
 
 
 class _Run:
@@ -178,23 +212,29 @@ class _Run:
 
     def __init__(self, rule: Rule, check: Callable[[Case], Found]) -> None:
         self.rule, self.check = rule, check
+        self.taken, self.failed = 0, 0
         self.examples, self.reasons = 0, Counter[str]()
         self.closest: float | None = None
         self.exact: tuple[float, Case] | None = None
 
-    def take(self, case: Case) -> None:
+    def take(self, case: Case) -> float | None:
+        """Test one case; return its ratio where numbers are compared."""
+        self.taken += 1
         try:
             found = self.check(case)
         except NotApplicableError as error:
             self.reasons[str(error)] += 1
-            return
+            return None
+        except PropertyError:
+            self.failed = self.failed or self.taken
+            raise
         self.examples += 1
         if found.ratio is None or not math.isfinite(found.ratio):
-            return
-        target(found.ratio)
+            return None
         self.closest = max(found.ratio, self.closest or 0.0)
         if found.relation is Relation.EQ and (self.exact is None or found.ratio > self.exact[0]):
             self.exact = found.ratio, case
+        return found.ratio
 
     def tight(self) -> Result:
         """Return whether the search reached an equality."""
@@ -203,6 +243,6 @@ class _Run:
             reason = "no case claims an equality" if self.examples else "no number is compared"
             return Result(name, prop, Outcome.NOT_APPLICABLE, 0, self.closest, {reason: 1})
         ratio, case = self.exact
-        if ratio < _TIGHT:
+        if ratio < TIGHT:
             case.fail("sound", f"the claim is an equality, of which the search reached {ratio:.3g} only", 1.0, ratio)
         return Result(name, prop, Outcome.PASSED, self.examples, ratio)

@@ -126,7 +126,7 @@ def pooling(draw: st.DrawFn, shape: Sizes, kinds: Kinds = POOLS) -> Layer:
 @st.composite
 def normalisation(draw: st.DrawFn, shape: Sizes, kinds: Kinds = NORMS) -> Layer:
     """Any norm that takes ``shape``."""
-    eps = draw(st.sampled_from([1e-5, 1e-2, 1.0]))
+    eps = draw(st.sampled_from([1e-5, 1e-2, 1.0, 4.0]))
     fitting: list[Any] = [layers.LayerNorm, layers.LayerNormOver, layers.RMSNorm, layers.GroupNorm]
     fitting += [BATCH_NORMS[len(shape)]] * 2 if len(shape) in BATCH_NORMS else []
     fitting += [layers.LocalResponseNorm, layers.GlobalResponseNorm] if len(shape) > 1 else []
