@@ -95,8 +95,9 @@ def _changed(claim: Statement, kind: str, rng: random.Random) -> Statement:
         new = side.xreplace({part: part ** rng.choice([2, sympy.Rational(1, 2)])})
     else:
         symbols = sorted(claim.left.free_symbols | claim.right.free_symbols, key=str) or [sympy.Symbol("x", real=True)]
-        one, other = rng.choice(symbols), rng.choice(symbols)
-        new = side.subs({one: other, other: one}, simultaneous=True)
+        one = rng.choice(symbols)
+        other = rng.choice([each for each in symbols if each.is_commutative == one.is_commutative])
+        new = side.xreplace({one: other, other: one})
     return replace(claim, **{which: new})
 
 

@@ -28,6 +28,7 @@ from fimtheory.measures.weights import mean_square_gain
 from fimtheory.norms.groups import ungrouped
 from fimtheory.properties import check_rule
 from fimtheory.registry import Rule, Site
+from fimtheory.symmetry import Symmetry
 
 Change = Callable[[Claim, Site], Claim]
 
@@ -183,6 +184,17 @@ WRONG_PARTS: dict[str, Any] = {
         inference.COMPOSITIONS, (GAIN, "concat"), lambda parts: sympy.Max(*parts), (layers.LeakyReLU, GAIN)),
 }  # fmt: skip
 
+WRONG_FACTS: dict[str, tuple[type[layers.Layer], Quantity, Callable[[Site, Any], Any]]] = {
+    "GELU is odd": (layers.GELU, Quantity.SYMMETRY, lambda site, right: Symmetry.ODD),
+    "layer norm is fresh": (layers.LayerNorm, Quantity.SYMMETRY, lambda site, right: Symmetry.FRESH),
+    "a convolution's shape ignores its stride": (
+        layers.Conv2d, Quantity.SHAPE, lambda site, right: (right[0], *site.inputs[0][1:])),
+    "a linear layer's weight is transposed": (
+        layers.Linear, Quantity.PARAMETERS, lambda site, right: tuple(
+            dataclasses.replace(each, shape=each.shape[::-1]) for each in right)),
+}  # fmt: skip
+"""Rules that claim no bound, and what becomes of what they say; they are tested with the rule of the gain."""
+
 
 # ---- planting and catching --------------------------------------------------------------------------------------
 
@@ -195,6 +207,11 @@ def planted(name: str) -> Iterator[Rule]:
         right = _rule(kind, quantity)
         with registry.replaced(right, lambda site: change(right.function(site), site)) as wrong:
             yield wrong
+    elif name in WRONG_FACTS:
+        kind, quantity, turn = WRONG_FACTS[name]
+        right = _rule(kind, quantity)
+        with registry.replaced(right, lambda site: turn(site, right.function(site))):
+            yield _rule(kind, GAIN)
     else:
         table, key, part, (kind, quantity) = WRONG_PARTS[name]
         with mock.patch.dict(table, {key: part}):
@@ -224,7 +241,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"| wrong rule | caught by | at example | seconds | seconds at {10 * examples} examples |")
     print("|---|---|---|---|---|")
-    for name in (*WRONG, *WRONG_PARTS):
+    for name in (*WRONG, *WRONG_PARTS, *WRONG_FACTS):
         usual, longer = caught(name, examples), caught(name, 10 * examples)
         if usual is None or longer is None:
             print(f"| {name} | **missed** | | | |", flush=True)

@@ -82,11 +82,16 @@ class Rule:
         Raises
         ------
         RuleError
-            That is no claim, or one of another status than the rule is registered with.
+            That is no claim, one with a rounded number, or one of another status than the rule is registered with.
         """
         made = self.function(site)
         if not isinstance(made, Claim):
             raise RuleError(f"the rule {self.name} returned a {type(made).__name__}; expected an ft.Claim")
+        if not isinstance(made.expression, sympy.Basic) or made.expression.has(sympy.Float):
+            raise RuleError(
+                f"the rule {self.name} claims {made.expression}, which is rounded or no sympy expression; expected an "
+                "exact one: write sympy.Rational(x) for a number x"
+            )
         if made.status is not self.status:
             raise RuleError(
                 f"the rule {self.name} is registered as {self.status} but claims {made.status}; "

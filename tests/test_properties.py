@@ -13,7 +13,7 @@ import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wrong_rules import WRONG, WRONG_PARTS, planted
+from wrong_rules import WRONG, WRONG_FACTS, WRONG_PARTS, planted
 
 import fimtheory as ft
 from fimtheory import layers, properties, registry, strategies
@@ -41,14 +41,14 @@ def test_every_shipped_rule_has_every_property(rule):
 GAIN = Quantity.GAIN
 
 
-@pytest.mark.parametrize("name", [*WRONG, *WRONG_PARTS])
+@pytest.mark.parametrize("name", [*WRONG, *WRONG_PARTS, *WRONG_FACTS])
 def test_a_wrong_rule_is_caught(name):
     with planted(name) as rule, pytest.raises(PropertyError):
         check_rule(rule, examples=EXAMPLES)
 
 
 def test_there_are_forty_wrong_rules():
-    assert len(WRONG) + len(WRONG_PARTS) >= 40
+    assert len(WRONG) + len(WRONG_PARTS) + len(WRONG_FACTS) >= 40
 
 
 # ---- errors and reports -----------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_rules(fimtheory_property):
 """
 
 
-@pytest.mark.parametrize(("gain", "passed", "failed"), [(3, 4, 0), (4, 2, 2)])
+@pytest.mark.parametrize(("gain", "passed", "failed"), [(3, 5, 0), (4, 3, 2)])
 def test_the_plugin_tests_rules_of_ones_own(tmp_path, gain, passed, failed):
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["fimtheory.pytest_plugin"]\n')
     (tmp_path / "test_own.py").write_text(USERS_TEST.replace("GAIN)", f"{gain})"))
@@ -179,7 +179,7 @@ def test_the_plugin_tests_rules_of_ones_own(tmp_path, gain, passed, failed):
     told = made.stdout.splitlines()[-1]
     assert f"{passed} passed" in told, made.stdout
     assert (f"{failed} failed" in told) is bool(failed)
-    assert "2 skipped" in told
+    assert "3 skipped" in told
 
 
 @pytest.mark.usefixtures("own_rules")
@@ -193,6 +193,17 @@ def test_the_programs_of_the_tutorial(tmp_path, monkeypatch, capsys):
     assert re.search(r"sound +passed .*closest ratio 1\.0000", printed)
     assert "D_W**2*Product(9*a_fc0[i]**2/4, (i, 1, 2))/4" in printed
     assert (tmp_path / "build" / "sorting.tex").is_file()
+
+
+@pytest.mark.parametrize("rounded", [1.13, sympy.Float(1.13), sympy.Symbol("a") * 1.13])
+def test_a_rounded_number_in_a_claim_is_refused(rounded):
+    right = registry.find_rule((layers.GELU,), GAIN)
+    claim = ft.Claim(Relation.LE, rounded, right.reference)
+    with (
+        registry.replaced(right, lambda site: claim) as wrong,
+        pytest.raises(RuleError, match=r"gain\[GELU\] claims .*: write sympy\.Rational\(x\)"),
+    ):
+        check_rule(wrong, examples=1)
 
 
 def test_a_claim_that_is_no_number_bounds_nothing(monkeypatch):

@@ -20,10 +20,12 @@ from fimtheory.properties.checking import (
 from fimtheory.properties.closed_forms import monotone, scales, symbolic_equals_numeric
 from fimtheory.properties.composition import composes
 from fimtheory.properties.sampling import expected_matches_sampling
+from fimtheory.properties.shapes import shapes_agree
+from fimtheory.properties.signs import symmetric
 from fimtheory.properties.soundness import sound
 
 __all__ = [
     "PROPERTIES", "Case", "Found", "NotApplicableError", "Outcome", "Report", "Result", "cases", "check_property",
-    "check_rule", "claiming_rules", "composes", "expected_matches_sampling", "monotone", "scales", "sound",
-    "symbolic_equals_numeric",
+    "check_rule", "claiming_rules", "composes", "expected_matches_sampling", "monotone", "scales",
+    "shapes_agree", "sound", "symbolic_equals_numeric", "symmetric",
 ]  # fmt: skip

@@ -20,12 +20,16 @@ from fimtheory.properties.closed_forms import monotone, scales, symbolic_equals_
 from fimtheory.properties.composition import composes
 from fimtheory.properties.covering import QUIET, covering
 from fimtheory.properties.sampling import expected_matches_sampling
+from fimtheory.properties.shapes import shapes_agree
+from fimtheory.properties.signs import symmetric
 from fimtheory.properties.soundness import TIGHT, sound
 from fimtheory.registry import Rule, rules
 
 __all__ = ["PROPERTIES", "Outcome", "Report", "Result", "check_property", "check_rule", "claiming_rules"]
 
 PROPERTIES: dict[str, tuple[Callable[[Case], Found], int]] = {
+    "shapes_agree": (shapes_agree, 1),
+    "symmetric": (symmetric, 1),
     "monotone": (monotone, 1),
     "sound": (sound, 1),
     "scales": (scales, 3),
