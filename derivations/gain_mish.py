@@ -94,7 +94,7 @@ PROOF = Proof(
     name="Mish",
     title="Slopes of Mish",
     words="`-0.1125262 <= mish'(x) <= 1.0884981612518` for every real `x`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(
         Hypothesis("a", equal(a * D[1](exp(a)), 2 * N[1](exp(a))),
                    "a is where the slope is largest; it exists, as the derivative of the slope changes sign: steps "
