@@ -52,7 +52,9 @@ def load_theorem(path: str | Path) -> Proof | LayerGraph:
         return proof
     if isinstance(graph, LayerGraph):
         return graph
-    raise FormatError(f"{path}: holds no PROOF (a fimtheory.proofs.Proof) and no GRAPH (a LayerGraph); give one such a name")
+    raise FormatError(
+        f"{path}: holds no PROOF (a fimtheory.proofs.Proof) and no GRAPH (a LayerGraph); give one such a name"
+    )
 
 
 def _line_of(error: Exception, path: Path) -> str:
