@@ -26,7 +26,7 @@ PROOF = Proof(
     title="Gain of average pooling",
     words="`||P|| <= sqrt(n / k)` for average pooling `P` over windows of `k` entries, zeros of a padding among "
     "them, if no entry lies in more than `n` windows.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={
         P: ("entries", "windows"), B: ("entries of windows", "windows"),
         G: ("entries", "entries of windows"), C: ("entries", "entries"),

@@ -54,7 +54,7 @@ PROOF = Proof(
     words="For a layer `y = D W d` of slopes in `[a, b]` and `X = R^T R`, `y^T X' y <= d^T X d`, where `X' = 2 l - "
     "(a + b)^2 l^2 B H`, `B = W X^-1 W^T`, `H = (1 + 2 a b l B)^-1`. For a last matrix `M`, `||M d||^2 <= ||M X^-1 "
     "M^T|| d^T X d`.",
-    reference=Reference("fimtheory", "theory, C11"),
+    reference=Reference("fimtheory"),
     spaces={
         W: ("x", "y"), M: ("x", "z"), d: ("1", "x"), **dict.fromkeys((y, e), ("1", "y")),
         **dict.fromkeys((D, B, H), ("y", "y")), **dict.fromkeys((R, R_inverse, Q, Q_inverse), ("x", "x")),

@@ -39,7 +39,7 @@ PROOF = Proof(
     words="`||A_2 D A_1|| <= |c| ||C_2 C_1|| + r ||C_2|| ||C_1||` for convolutions `A` with zero padding, `C` on a "
     "torus, and a diagonal `D` of slopes in `[c - r, c + r]`, 0 being one of these. So are the entries of `D' = "
     "E_1 D E_1^T` on the torus.",
-    reference=Reference("fimtheory", "theory, C12"),
+    reference=Reference("fimtheory"),
     spaces={
         A1: ("x", "y"), A2: ("y", "z"), C1: ("X", "Y"), C2: ("Y", "Z"), D: ("y", "y"), mask: ("Y", "Y"),
         E0: ("x", "X"), E1: ("y", "Y"), E2: ("z", "Z"), u: ("1", "Y"),

@@ -25,7 +25,7 @@ PROOF = Proof(
     name="C4",
     title="Product of branches",
     words="`L(u v) <= R_u L(v) + R_v L(u)`, where no entry of `u`, `v` exceeds `R_u`, `R_v`.",
-    reference=Reference("fimtheory", "theory, C4"),
+    reference=Reference("fimtheory"),
     spaces={J: ("x", "y"), U: ("y", "y"), V: ("y", "y"), A: ("x", "y"), B: ("x", "y")},
     hypotheses=(
         Hypothesis(

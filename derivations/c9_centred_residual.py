@@ -29,8 +29,8 @@ def trial(seed: int) -> list[tuple[float, float]]:
 PROOF = Proof(
     name="C9",
     title="Centred residual",
-    words="`||P + B D A|| <= ||P + c B A|| + r ||B T|| ||T^-1 A||` for diagonal `D` with entries in `[c - r, c + "
-               "r]`, `T > 0`.",
+    words="`||P + B D A|| <= ||P + c B A|| + r ||B T|| ||T^-1 A||` for diagonal `D` with entries in "
+    "`[c - r, c + r]`, `T > 0`.",
     reference=Reference("combettes2020", ""),
     spaces={P: ("x", "z"), A: ("x", "y"), B: ("y", "z"), **dict.fromkeys((D, T, T_inverse), ("y", "y"))},
     hypotheses=(

@@ -31,7 +31,7 @@ PROOF = Proof(
     title="Stride and zero padding",
     words="A convolution `S` with stride has the norm of the convolution `A` that reads its entries sorted by "
     "phase; one with zero padding, `Z`, at most that of the circular one, `C`, on a torus that is large enough.",
-    reference=Reference("fimtheory", "theory, section 5"),
+    reference=Reference("fimtheory"),
     spaces={
         S: ("x", "y"), A: ("phases", "y"), P: ("x", "phases"), Z: ("x", "z"), C: ("X", "Z"), E: ("x", "X"),
         F: ("z", "Z"),

@@ -28,7 +28,7 @@ PROOF = Proof(
     name="BatchNorm",
     title="Gain of batch norm in evaluation, and norm of a diagonal",
     words="`L(batch norm) = max_c |gamma_c| / sqrt(var_c + eps)`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={J: ("n", "n"), u: ("1", "n"), e: ("1", "n")},
     labels={symbol: ("entry", symbol) for symbol in (F, U)},
     unit=(u,),

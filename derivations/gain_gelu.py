@@ -32,8 +32,8 @@ PROOF = Proof(
     name="GELU",
     title="Slopes of GELU",
     words="`1 - g <= gelu'(x) <= gelu'(sqrt 2) = g = (1 + erf 1) / 2 + exp(-1) / sqrt(pi)` for every real `x`.",
-    reference=Reference("fimtheory", "theory, section 4"),
-    hypotheses=(Hypothesis("a", equal(top, sympy.sqrt(2)), "a is where the slope is largest.", definition=True),),
+    reference=Reference("fimtheory"),
+    hypotheses=(Hypothesis("a", equal(top, sympy.sqrt(2)), "`a` is where the slope is largest.", definition=True),),
     steps=(
         Step("sign", least(0, sympy.expand(rises)), "arithmetic", ("a",)),
         Step("peak", least(slope(x), slope(top)), "peak", ("sign",)),

@@ -79,7 +79,7 @@ PROOF = Proof(
     name="GELU by tanh",
     title="Slopes of GELU by tanh",
     words="`1 - g <= gelu'(x) <= g = 1.1289930686588` for every real `x`, gelu the form of GELU that uses tanh.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(
         Hypothesis("k", equal(k, scale), "The function is `x / (1 + exp(-k (x + c x^3))), c = 0.044715`.",
                    definition=True),

@@ -35,7 +35,7 @@ PROOF = Proof(
     words="The norm of a block diagonal `J` is the largest norm of a block. The blocks of group norm are layer "
     "norms, so its gain is `max_g ||G_g C|| / sqrt(eps)` (theorem LayerNorm). If two entries of a group have the "
     "scale `gamma`, `|gamma| <= ||G_g C||`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={J: ("x", "x"), E: ("g", "x"), u: ("1", "x"), **dict.fromkeys((K, G, C), ("g", "g")),
             **dict.fromkeys((w, d), ("1", "g"))},
     labels={symbol: ("group", symbol) for symbol in (N, U, L)},

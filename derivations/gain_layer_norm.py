@@ -39,7 +39,7 @@ PROOF = Proof(
     words="`L(layer norm) <= ||G C|| / sqrt(v_0 + eps)` on inputs whose variance is at least `v_0`, so `||G C|| "
     "/ sqrt(eps)` on all (`v_0 = 0`), which is met at constant inputs; and `||y|| <= sqrt(n) ||G C|| + ||beta||`. "
     "`G = diag(gamma)`, and `||G C|| <= ||G||`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={**dict.fromkeys((J, J_0, G, C), ("n", "n")), **dict.fromkeys((v, u, beta, y), ("1", "n"))},
     unit=(u,),
     hypotheses=(

@@ -35,7 +35,7 @@ PROOF = Proof(
     words="`||J|| <= sqrt(K) ||p|| <= sqrt(K)` for the Jacobian `J` of log-softmax over `K` entries with "
     "probabilities `p`; it stretches `p - 1/K` by `sqrt(K) ||p||`, which comes near `sqrt(K)` as one entry exceeds "
     "all others.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={J: ("K", "K"), **dict.fromkeys((p, one, u), ("1", "K"))},
     unit=(u,),
     hypotheses=(

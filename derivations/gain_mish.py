@@ -94,14 +94,14 @@ PROOF = Proof(
     name="Mish",
     title="Slopes of Mish",
     words="`-0.1125262 <= mish'(x) <= 1.0884981612518` for every real `x`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(
         Hypothesis("a", equal(a * D[1](exp(a)), 2 * N[1](exp(a))),
-                   "a is where the slope is largest; it exists, as the derivative of the slope changes sign: steps "
+                   "`a` is where the slope is largest; it exists, as the derivative of the slope changes sign: steps "
                    "`a_1` clear and `a_2` clear.", definition=True),
         Hypothesis("b", equal(b * D[-1](exp(b)), 2 * N[-1](exp(b))),
                    "`-b` is where it is least; it exists likewise.", definition=True),
-        *(Hypothesis(str(end), equal(end, value), "An end of an interval that holds a, or `b`.", definition=True)
+        *(Hypothesis(str(end), equal(end, value), "An end of an interval that holds `a`, or `b`.", definition=True)
           for end, value in ENDS.items()),
     ),
     steps=(

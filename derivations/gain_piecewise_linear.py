@@ -91,7 +91,7 @@ PROOF = Proof(
     title="Slopes of ReLU, ReLU6, LeakyReLU(a), Hardtanh(l, h), Clamp, Softshrink(lambda), Abs, Hardsigmoid, Hardswish",
     words="Over any step `t` the rise of each lies between its least and its largest slope times `t`; that of "
     "larger size is met over some step, of any length `q <= 1` or of `h - l`, and by Hardswish as `t -> 0`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(
         Hypothesis("order", least(low, high), "Hardtanh's ends are in order."),
         Hypothesis("q from", least(0, q), "`q` is a length of at most 1."),

@@ -37,7 +37,7 @@ PROOF = Proof(
     words="`L(RMS norm) <= ||G|| / sqrt(v_0 + eps)` on inputs whose mean square is at least `v_0`, so `||G|| / "
     "sqrt(eps)` on all (`v_0 = 0`), which is met at zero; and `||y|| <= sqrt(n) ||G||`. `G = diag(gamma)`, whose "
     "norm is the largest `|gamma_k|` (theorem BatchNorm).",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={**dict.fromkeys((J, J_0, G), ("n", "n")), **dict.fromkeys((v, u, y), ("1", "n"))},
     unit=(u,),
     hypotheses=(

@@ -30,7 +30,7 @@ PROOF = Proof(
     name="Sigmoid",
     title="Slopes of sigmoid and tanh",
     words="`0 <= sigmoid'(x) <= sigmoid'(0) = 1/4` and `0 <= tanh'(x) = 4 sigmoid'(2x) <= tanh'(0) = 1`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(Hypothesis("o", equal(origin, 0), "`o` is the origin.", definition=True),),
     steps=(
         Step("sigmoid low", least(0, sigmoid_slope(x)), "arithmetic"),

@@ -39,7 +39,7 @@ PROOF = Proof(
     title="Slopes of SiLU and QuickGELU",
     words="`1 - g <= silu'(x) <= silu'(a) = g = (a + 2) / 4 <= 1.0998393201289` for every real `x`, where `(2 - a) "
     "+ (2 + a) exp(-a) = 0`. The slope of `y sigmoid(k y)` at `y` is `silu'(k y)`: QuickGELU has `k = 1.702`.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(
         Hypothesis("a", equal(sympy.exp(-a), (a - 2) / (a + 2)), "a is where the slope is largest; it exists, as "
         "`(2 - a) + (2 + a) exp(-a)` is positive at 2 and negative at 3.", definition=True),

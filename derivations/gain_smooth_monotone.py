@@ -95,7 +95,7 @@ PROOF = Proof(
     words="The slopes of each lie between the ends given, and come near or meet that of larger size. For Softsign "
     "these are rises over a step `t`; for `s` ELU(alpha), which is SELU with its two constants, and CELU(c) they "
     "are slopes at `-t` and `-c t`, as those on the right are `s` and 1.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     hypotheses=(Hypothesis("origin", equal(origin, 0), "`o` is the origin.", definition=True),),
     steps=STEPS,
     conclusions=(

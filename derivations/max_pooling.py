@@ -34,7 +34,7 @@ PROOF = Proof(
     title="Gain of max pooling",
     words="For `y = pool(x)` and `y' = pool(x')`, `||y - y'||^2 <= n ||x - x'||^2`, if no entry lies in more than "
     "`n` windows.",
-    reference=Reference("fimtheory", "theory, section 4"),
+    reference=Reference("fimtheory"),
     spaces={
         **dict.fromkeys((x, x_copy), ("1", "entries")), **dict.fromkeys((y, y_copy), ("1", "windows")),
         G: ("entries", "entries of windows"), C: ("entries", "entries"),

@@ -34,7 +34,7 @@ PROOF = Proof(
     title="Fisher information is a variance over labels",
     words="`F = E[grad log p_y grad log p_y^T]` is the covariance over `y ~ p` of the rows `J_y` of `J`, over "
     "`tau^2`.",
-    reference=Reference("fimtheory", "theory, T1"),
+    reference=Reference("fimtheory"),
     spaces={F: ("d", "d"), u: ("1", "d")},
     labels={X: ("y", X), X_copy: ("y'", X)},
     unit=(u,),

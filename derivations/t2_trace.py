@@ -29,7 +29,7 @@ PROOF = Proof(
     name="T2",
     title="Trace bounds",
     words="`lam <= tr F <= min(K - 1, d) lam`, for `K` labels and `d` inputs.",
-    reference=Reference("fimtheory", "theory, T2"),
+    reference=Reference("fimtheory"),
     spaces={F: ("d", "d"), R: ("d", "K"), Q: ("K-1", "K")},
     dimensions={"d": d, "K-1": m},
     hypotheses=(

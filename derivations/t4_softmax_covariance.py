@@ -28,7 +28,7 @@ PROOF = Proof(
     title="Softmax covariance",
     words="`lam(diag(p) - p p^T) <= p_1 (1 - p_1 + p_2)`, `p_1 >= p_2` the two largest probabilities; so at most "
     "1/2.",
-    reference=Reference("fimtheory", "theory, T4"),
+    reference=Reference("fimtheory"),
     spaces={S: ("K", "K"), v: ("1", "K")},
     labels={symbol: ("other label", symbol) for symbol in (P, V, Z)},
     unit=(v,),

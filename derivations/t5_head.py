@@ -35,7 +35,7 @@ PROOF = Proof(
     title="Linear head",
     words="For logits `W g(x) + b`, `lam <= D_W^2 ||J_g||^2 / (4 tau^2)`, `D_W` the largest distance of two rows of "
     "`W`.",
-    reference=Reference("fimtheory", "theory, T5"),
+    reference=Reference("fimtheory"),
     spaces={F: ("d", "d"), u: ("1", "d"), J: ("d", "m"), **dict.fromkeys((low, high, one, other), ("m", "1"))},
     labels={X: ("y", X)},
     unit=(u,),

@@ -29,7 +29,7 @@ PROOF = Proof(
     title="Distance to the decision boundary",
     words="If `q_j >= q_1` but `p_1 >= p_j`, `sum_i sqrt(p_i q_i) <= sqrt(1 - h^2)` with `h = (sqrt p_1 - sqrt "
     "p_j) / sqrt 2`: `d_FR(p, q) = 2 arccos(sum_i sqrt(p_i q_i)) >= 2 arcsin h`.",
-    reference=Reference("fimtheory", "theory, T7"),
+    reference=Reference("fimtheory"),
     spaces=dict.fromkeys((e, r, s), ("1", "K")),
     hypotheses=(
         Hypothesis("e", equal(Norm(e), 1), "`e` has the entries `1/sqrt(2)` at label 1 and `-1/sqrt(2)` at label "

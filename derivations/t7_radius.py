@@ -40,7 +40,7 @@ PROOF = Proof(
     title="Fisher-Rao radius",
     words="Where `p` is differentiable along `x + t v`, `alpha = arcsin((sqrt p_1 - sqrt p_j) / sqrt 2)` falls by "
     "at most `sqrt(Lam) ||t v|| / 2`: `p_1` stays above `p_j` where `sqrt(Lam) ||t v|| < 2 alpha(0)`.",
-    reference=Reference("fimtheory", "theory, T7"),
+    reference=Reference("fimtheory"),
     spaces={F: ("d", "d"), v: ("1", "d"), **dict.fromkeys((e, r, s), ("1", "K"))},
     dependent=(F, r, s, c),
     derivatives={gap: gap_slope, angle: angle_slope},

@@ -28,7 +28,7 @@ PROOF = Proof(
     title="Change of variables",
     words="For `x = A u + c`, `F_u = A^T F_x A`, so `lam` in the units of `u` is at most `||A||^2` times `lam` in "
     "those of `x`.",
-    reference=Reference("fimtheory", "theory, T8"),
+    reference=Reference("fimtheory"),
     spaces={F: ("d", "d"), R: ("d", "K"), G: ("e", "e"), A: ("e", "d"), w: ("1", "e")},
     unit=(w,),
     hypotheses=(

@@ -459,6 +459,30 @@ def test_a_false_theorem_is_found_in_numbers():
         try_in_numbers(proof)
     with pytest.raises(CheckError, match="pairs"):
         try_in_numbers(replace(proof, trial=lambda seed: []))
+    for trial in (lambda seed: [0.0], lambda seed: None, lambda seed: 1 / seed):
+        with pytest.raises(CheckError, match=r"trial\(0\) failed with"):
+            try_in_numbers(replace(proof, trial=trial))
+
+
+@pytest.mark.parametrize(
+    ("message", "make"),
+    [
+        ("step end: expected a statement", lambda: Step("end", Norm(A) == Norm(B), "arithmetic")),
+        ("hypothesis h: expected a statement", lambda: Hypothesis("h", Norm(A), "")),
+        ("premises must be a tuple", lambda: Step("end", least(0, 1), "arithmetic", "one")),
+        ("conclusions must be a tuple", lambda: proof_of(conclusions="end")),
+        ("trial must be a function", lambda: replace(PROOFS[0], trial=None)),
+    ],
+)
+def test_malformed_proofs_are_refused_where_they_are_written(message, make):
+    with pytest.raises(FormatError, match=message):
+        make()
+
+
+def test_the_error_of_a_file_names_its_line(tmp_path):
+    (tmp_path / "bad.py").write_text("x = 1\nx = y\n")
+    with pytest.raises(FormatError, match="in line 2: NameError"):
+        load_theorem(tmp_path / "bad.py")
 
 
 @pytest.mark.parametrize("text", ["1 / 0", "PROOF = 3", "import nowhere"])

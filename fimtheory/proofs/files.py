@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from pathlib import Path
 
 from fimtheory.errors import FimTheoryError, FormatError
@@ -43,13 +44,21 @@ def load_theorem(path: str | Path) -> Proof | LayerGraph:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except FimTheoryError:
-        raise
     except Exception as error:
-        raise FormatError(f"{path}: running it failed with {type(error).__name__}: {error}") from error
+        cause = str(error) if isinstance(error, FimTheoryError) else f"{type(error).__name__}: {error}"
+        raise FormatError(f"{path}: running it failed{_line_of(error, path)}: {cause}") from error
     proof, graph = getattr(module, "PROOF", None), getattr(module, "GRAPH", None)
     if isinstance(proof, Proof):
         return proof
     if isinstance(graph, LayerGraph):
         return graph
-    raise FormatError(f"{path}: holds no PROOF (an ft.proofs.Proof) and no GRAPH (a LayerGraph)")
+    raise FormatError(
+        f"{path}: holds no PROOF (a fimtheory.proofs.Proof) and no GRAPH (a LayerGraph); give one such a name"
+    )
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    """The last line of the file that was running, in words; none of it runs where its syntax is wrong."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f" in line {lines[-1]}" if lines else ""

@@ -10,7 +10,7 @@ from typing import Any, final
 import sympy
 
 from fimtheory.claims import Reference
-from fimtheory.errors import CheckError
+from fimtheory.errors import CheckError, FormatError
 
 __all__ = [
     "Hypothesis",
@@ -91,6 +91,9 @@ class Hypothesis:
     definition: bool = False
     for_all: tuple[sympy.Expr, ...] = ()
 
+    def __post_init__(self) -> None:
+        _require_statement(f"hypothesis {self.name}", self.statement)
+
 
 @final
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class Step:
     claim: Statement
     rule: str
     premises: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_statement(f"step {self.name}", self.claim)
+        _require_names(f"step {self.name}: premises", self.premises)
 
 
 @final
@@ -154,7 +161,23 @@ class Proof:
     derivatives: Mapping[Any, Any] = field(default_factory=dict)
     ranges: Mapping[sympy.Expr, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _require_names(f"{self.name}: conclusions", self.conclusions)
+        if not callable(self.trial):
+            raise FormatError(f"{self.name}: trial must be a function of a seed, got {self.trial!r}")
+
     @property
     def assumptions(self) -> tuple[Hypothesis, ...]:
         """The hypotheses that are no definitions."""
         return tuple(each for each in self.hypotheses if not each.definition)
+
+
+def _require_statement(where: str, given: Any) -> None:
+    if not isinstance(given, Statement):
+        raise FormatError(f"{where}: expected a statement made by least() or equal(), got {given!r}")
+
+
+def _require_names(where: str, given: Any) -> None:
+    """Refuse a name that stands for a tuple of names: a string would be read as one name for each letter."""
+    if isinstance(given, str):
+        raise FormatError(f"{where} must be a tuple of names, got {given!r}; write ({given!r},)")

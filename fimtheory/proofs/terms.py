@@ -169,7 +169,7 @@ def space_of(expression: Any, spaces: Spaces) -> tuple[str, str] | None:
             raise CheckError(f"{expression}: what is stacked does not start from one space")
         return parts[0][0], " + ".join(part[1] for part in parts if part)  # pyright: ignore
     if expression not in spaces:
-        raise CheckError(f"{expression} is not an operator of this proof")
+        raise CheckError(f"{expression} is not an operator of this proof; give its source and target in `spaces`")
     return spaces[expression]
 
 

@@ -23,12 +23,23 @@ def try_in_numbers(proof: Proof, trials: int = 20) -> None:
     """
     claims = {step.name: step.claim for step in proof.steps}
     for seed in range(trials):
-        sides = proof.trial(seed)
-        if len(sides) != len(proof.conclusions):
-            raise CheckError(f"{proof.name}: trial returns {len(sides)} pairs for {len(proof.conclusions)} conclusions")
-        for name, (left, right) in zip(proof.conclusions, sides, strict=True):
+        for name, (left, right) in zip(proof.conclusions, _sides(proof, seed), strict=True):
             relation = claims[name].relation
             slack = _ROUNDING * max(abs(left), abs(right), 1e-3)
             holds = left <= right + slack if relation is Relates.LE else abs(left - right) <= slack
             if not (holds and math.isfinite(left) and math.isfinite(right)):
                 raise CheckError(f"{proof.name}: case {seed} has {left} {relation} {right} for {name}")
+
+
+def _sides(proof: Proof, seed: int) -> list[tuple[float, float]]:
+    """Both sides of each conclusion in one case; what goes wrong in a trial is a fault of the proof's author."""
+    try:
+        sides = [(float(left), float(right)) for left, right in proof.trial(seed)]
+    except Exception as error:
+        raise CheckError(
+            f"{proof.name}: trial({seed}) failed with {type(error).__name__}: {error}; "
+            "expected a pair of numbers, left and right side, for each conclusion"
+        ) from error
+    if len(sides) != len(proof.conclusions):
+        raise CheckError(f"{proof.name}: trial returns {len(sides)} pairs for {len(proof.conclusions)} conclusions")
+    return sides
