@@ -180,8 +180,10 @@ def _rendered(name: str, **content: Any) -> str:
 
 
 def _bibliography(draft: str) -> str:
-    """The works that a document cites."""
+    """The works that a document cites; nothing if there are none."""
     keys = sorted(set(_CITED.findall(draft)))
+    if not keys:
+        return ""
     by_key = {label_key(key): str(work) for key, work in BIBLIOGRAPHY.items()}
     missing = "cited by a rule; not in the bibliography of fimtheory."
     entries = [rf"\bibitem{{{k}}} {prose(by_key[k]) if k in by_key else f'{typewriter(k)}: {missing}'}" for k in keys]

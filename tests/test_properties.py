@@ -183,6 +183,18 @@ def test_the_plugin_tests_rules_of_ones_own(tmp_path, gain, passed, failed):
 
 
 @pytest.mark.usefixtures("own_rules")
+def test_the_program_of_a_failure_imports_layers_of_ones_own(monkeypatch):
+    @ft.layer
+    class Own(layers.Layer):
+        pass
+
+    monkeypatch.setattr(Own, "__module__", "own_layers")
+    with pytest.raises(PropertyError) as caught:
+        Case("gain[Own]", (Own(),), ((3,),), (), 0).fail("sound", "a test")
+    assert "\nfrom own_layers import Own\n" in caught.value.snippet
+
+
+@pytest.mark.usefixtures("own_rules")
 def test_the_programs_of_the_tutorial(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[1] / "docs" / "properties.md").read_text(encoding="utf-8")
     names: dict = {}

@@ -10,6 +10,7 @@ import sympy
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 
+from fimtheory.claims import Reference
 from fimtheory.latex.asciimath import formula, sentence
 from fimtheory.latex.labels import label_key
 from fimtheory.latex.typesetting import LINE
@@ -71,9 +72,14 @@ def proved_theorem(proof: Proof) -> ProvedTheorem:
             Said(numbers[step.name], printer.statement(step.claim), _reason(step.rule, step.premises, numbers))
             for step in proof.steps
         ),
-        rf"\cite{{{label_key(proof.reference.key)}}}"
-        + (f", {sentence(where)}" if (where := proof.reference.where) else ""),
+        _source(proof.reference),
     )
+
+
+def _source(reference: Reference) -> str:
+    """Whose theorem it is; the proof of an own one is the one that follows."""
+    cited = "" if reference.key == "fimtheory" else rf"\cite{{{label_key(reference.key)}}}"
+    return ", ".join(part for part in (cited, sentence(reference.where)) if part)
 
 
 def _hypothesis(hypothesis: Hypothesis, proof: Proof, numbers: dict[str, str], printer: _Printer) -> Said:

@@ -158,7 +158,11 @@ class Case:
     def fail(self, prop: str, cause: str, bound: float = float("nan"), estimate: float = float("nan")) -> NoReturn:
         """Raise the error of a property that does not hold."""
         what = " then ".join(map(repr, self.layers)) + f" on {', '.join(map(str, self.inputs))}"
-        snippet = f"from fimtheory import layers, properties\nproperties.{prop}({self.program()})"
+        own = {
+            type(layer) for layer in self.layers if not type(layer).__module__.startswith(("fimtheory.", "__main__"))
+        }
+        imports = sorted(f"from {kind.__module__} import {kind.__name__}\n" for kind in own)
+        snippet = f"from fimtheory import layers, properties\n{''.join(imports)}properties.{prop}({self.program()})"
         raise PropertyError(
             cause,
             rule=self.rule,
