@@ -326,6 +326,11 @@ def report(
         else resolve(target, parse_shape(input_shape), classes, importing)
         for target in _each_file(targets)
     ]
+    about_models = any((input_shape, classes, arg, model_input, model_output, weights, data, input_bound))
+    if about_models and all(isinstance(each, Proof | LayerGraph) for each in made):
+        raise DataError("theorems in .py files say themselves what they are about; leave the options about a model out")
+    if token_variance is not None and all(isinstance(each, Proof) for each in made):
+        raise DataError("a proof says itself what it assumes; leave --token-variance out")
     chapters: list[Any] = []
     for each in made:
         if isinstance(each, Proof):

@@ -14,6 +14,8 @@ from fimtheory.targets import resolve
 SMALL = (str(Path(__file__).with_name("small_mlp.json")),)
 """A graph, so with random weights; the preset of a perceptron has 512 units in a layer, and its bound takes a while."""
 
+PROOFS = (str(Path(__file__).parents[1] / "derivations" / "c1_series.py"),)
+
 
 def run(*arguments, cwd=None):
     command = [sys.executable, "-c", "from fimtheory.cli import main; main()", *map(str, arguments)]
@@ -157,6 +159,8 @@ def test_rules_and_families_list_what_is_registered():
         (("verify", *SMALL, "--n", "0"), "--n"),
         (("verify", *SMALL, "--seed", "-1"), "--seed"),
         (("report", "vgg16", "--out", "/dev/null/reports"), "not a directory"),
+        (("report", *PROOFS, "--weights", "w.safetensors"), "leave the options about a model out"),
+        (("report", *PROOFS, "--token-variance", "0.1"), "leave --token-variance out"),
         (("estimate", "mlp", "--method", "guess"), "guess"),
         (("estimate", *SMALL, "--method", "exact", "--level", "0.9"), "method 'exact' has no level"),
         (("estimate", *SMALL, "--summary-level", "1"), "--summary-level 1.0: expected a number between 0 and 1"),
