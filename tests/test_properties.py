@@ -230,3 +230,10 @@ def test_a_claim_that_is_no_number_bounds_nothing(monkeypatch):
     monkeypatch.setitem(registry._BY_NAME, right.name, wrong)
     with pytest.raises(PropertyError):
         properties.sound(Case(right.name, (layers.Linear(2, 3),), ((2,),), ("zero",)))
+
+
+def test_what_is_left_where_a_norm_removes_all_that_attention_reads_is_no_failure():
+    rule, eps = "gain[LayerNorm, MultiHeadSelfAttention]", 1e-5
+    run = (layers.LayerNorm(2, eps), layers.MultiHeadSelfAttention(2, 1, bias=False))
+    case = Case(rule, run, ((4, 2),), ("ones",), 12)  # the projections read the mean, which is zero
+    assert properties.sound(case).relation is Relation.LE

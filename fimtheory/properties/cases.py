@@ -6,9 +6,9 @@ So a failure is told in one line that reproduces it, and hypothesis can shrink i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn, final
 
 import sympy
@@ -131,10 +131,16 @@ class Case:
     def computed(self, tensors: tuple[Mapping[str, Tensor], ...], *inputs: Tensor) -> Tensor:
         """Compute the run with other tensors."""
         values = inputs
-        for site, own in zip(self.sites, tensors, strict=True):
-            function = require_rule(site.layer, Quantity.FORWARD, site.nodes[0]).function(site)
-            values = (function(own, *values),)
+        for function in self.functions(tensors):
+            values = (function(*values),)
         return values[0]
+
+    def functions(self, tensors: tuple[Mapping[str, Tensor], ...]) -> list[Callable[..., Tensor]]:
+        """Return what each layer computes with its tensors."""
+        return [
+            partial(require_rule(site.layer, Quantity.FORWARD, site.nodes[0]).function(site), own)
+            for site, own in zip(self.sites, tensors, strict=True)
+        ]
 
     def site(self, **context: Any) -> Site:
         """Return the site of the whole run."""

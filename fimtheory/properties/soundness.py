@@ -28,6 +28,8 @@ TIGHT = 0.9
 """How much of an exact gain the search must reach."""
 _LINEAR = 0.5
 """How much of it a linear layer must reach in every case: certified norms of large kernels are a little above."""
+_UNDONE = 1e-13
+"""The same, relative to the product of the norms of the layers' Jacobians, where one layer of a run undoes another."""
 _LEAST = 1e-290
 """Certified norms below it are rounded up to a normal number."""
 _FAR = 1e3
@@ -78,7 +80,8 @@ def _gain(case: Case) -> Found:
         ratios = torch.full_like(found, -1.0)
         for k in usable.nonzero().flatten().tolist():
             bound, estimate = bound_at([x[k : k + 1] for x in inputs]), found[k].item()
-            _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate)
+            rounding = _undone(case, [x[k : k + 1] for x in inputs]) if estimate > bound else 0.0
+            _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate, rounding)
             ratios[k] = estimate / bound if bound > 0 and math.isfinite(bound) else 0.0
             if ratios[k] > best:
                 best, worst = ratios[k].item(), (bound, estimate)
@@ -141,6 +144,17 @@ def _norms(case: Case, inputs: list[Tensor], maps: list[Tensor]) -> Tensor:
     if maps:
         return spectral_norms(sum((j @ a for j, a in zip(jacobians, maps, strict=True)), torch.zeros(())))
     return spectral_norms(jacobians[0])
+
+
+def _undone(case: Case, inputs: list[Tensor]) -> float:
+    """Return how much of a run's Jacobian at an input is rounding, as where a norm removes all that a layer reads."""
+    if len(case.layers) == 1:
+        return 0.0
+    product = _UNDONE
+    for function in case.functions(case.tensors):
+        product *= spectral_norms(batched_jacobians(function, inputs)[0])[0].item()
+        inputs = [function(*inputs)]
+    return product
 
 
 def _quotients(
