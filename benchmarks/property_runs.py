@@ -3,8 +3,9 @@
     python benchmarks/property_runs.py 5000 runs.txt
 
 The cases are summed over the properties that apply to the rule, each in the proportion in which ``ft.check_rule`` runs
-it.  Takes one process for each core.  Appends a line for each rule as it goes, and passes over rules that the file has already, so that a run may be
-interrupted and taken up again.  A failure is written with the program that fails in the same way.
+it.  Takes one process for each core, appends a line for each rule as it goes, and passes over rules that the file has
+already, so that a run may be interrupted and taken up again.  A failure is written with the program that fails in the
+same way.
 """
 
 from __future__ import annotations
