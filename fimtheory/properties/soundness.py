@@ -69,7 +69,7 @@ def sound(case: Case) -> Found:
 
 
 def _gain(case: Case) -> Found:
-    claim, bound_at = _claimed(case)
+    claim, bounds_of = _claimed(case)
     maps = _common(case)
     inputs, best, worst = [torch.cat([x, _FAR * x[:1]]) for x in _start(case)], -1.0, (math.nan, math.nan)
     for number in range(_ROUNDS + 1):
@@ -77,15 +77,17 @@ def _gain(case: Case) -> Found:
         usable = found.isfinite()
         if case.token_variance is not None:
             usable &= inputs[0].var(-1, correction=0).reshape(len(found), -1).amin(1) >= case.token_variance
-        ratios = torch.full_like(found, -1.0)
+        ratios, sizes = torch.full_like(found, -1.0), _sizes(case, inputs)
+        bounds, estimates = bounds_of(sizes), found.tolist()
         for k in usable.nonzero().flatten().tolist():
-            bound, estimate = bound_at([x[k : k + 1] for x in inputs]), found[k].item()
+            bound, estimate = bounds[k], estimates[k]
             rounding = _undone(case, [x[k : k + 1] for x in inputs]) if estimate > bound else 0.0
             _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate, rounding)
             ratios[k] = estimate / bound if bound > 0 and math.isfinite(bound) else 0.0
             if ratios[k] > best:
                 best, worst = ratios[k].item(), (bound, estimate)
-        _quotients(case, inputs, maps, bound_at, usable)
+        if not maps and case.token_variance is None:  # domains must be convex
+            _quotients(case, inputs[0], sizes, bounds_of, usable)
         if usable.sum() > 1 and found[usable].amax() <= found[usable].amin() * (1 + ROUNDING) and not case.joint:
             if number == 0:  # later inputs are near one another
                 _require_attained(case, claim, *worst)
@@ -102,8 +104,15 @@ def _require_attained(case: Case, claim: Claim, bound: float, estimate: float) -
         case.fail("sound", "the Jacobian is the same everywhere, and its norm is below the equality", bound, estimate)
 
 
-def _claimed(case: Case) -> tuple[Claim, Callable[[list[Tensor]], float]]:
-    """Return the claim, and its value as a function of one batch of inputs."""
+def _sizes(case: Case, inputs: list[Tensor]) -> Tensor:
+    """Return for each input of a batch what the premises of the rule bound, premise by premise."""
+    needs = case.registered.needs
+    sizes = [size_of(need.quantity, inputs[need.slot]).detach() for need in needs]
+    return torch.stack(sizes, 1) if sizes else torch.zeros(len(inputs[0]), 0)
+
+
+def _claimed(case: Case) -> tuple[Claim, Callable[[Tensor], list[float]]]:
+    """Return the claim, and its values as a function of what `_sizes` gives."""
     rule = case.registered
     premises = tuple(nonnegative(f"p{k}") for k in range(len(rule.needs)))
     maps = _common(case)
@@ -112,16 +121,10 @@ def _claimed(case: Case) -> tuple[Claim, Callable[[list[Tensor]], float]]:
     values = case.measured(claim) | {g: ball(_norm(a)) for g, a in zip(gains, maps, strict=True)}
     if not rule.needs:
         constant = upper(claim.expression, values)
-        return claim, lambda inputs: constant
-
-    def at(inputs: list[Tensor]) -> float:
-        known = {
-            symbol: ball(size_of(need.quantity, inputs[need.slot]).max().item())
-            for symbol, need in zip(premises, rule.needs, strict=True)
-        }
-        return upper(claim.expression, values | known)
-
-    return claim, at
+        return claim, lambda sizes: [constant] * len(sizes)
+    return claim, lambda sizes: [
+        upper(claim.expression, values | dict(zip(premises, map(ball, row), strict=True))) for row in sizes.tolist()
+    ]
 
 
 def _common(case: Case) -> list[Tensor]:
@@ -158,26 +161,21 @@ def _undone(case: Case, inputs: list[Tensor]) -> float:
 
 
 def _quotients(
-    case: Case, inputs: list[Tensor], maps: list[Tensor], bound_at: Callable[[list[Tensor]], float], usable: Tensor
+    case: Case, x: Tensor, sizes: Tensor, bounds_of: Callable[[Tensor], list[float]], usable: Tensor
 ) -> None:
-    """Compare the gain with difference quotients between each input and the next; domains must be convex."""
-    if maps or case.token_variance is not None:
-        return
-    (x,) = inputs
-    x = x[usable]
+    """Compare the gain with difference quotients between each input and the one before."""
+    x, sizes = x[usable], sizes[usable]
     if len(x) < 2:
         return
-    y = case.forward(x)
+    y = case.forward(x).flatten(1)
     distance = (x - x.roll(1, 0)).flatten(1).norm(dim=1)
-    change = (y - y.roll(1, 0)).flatten(1).norm(dim=1)
-    for k in range(len(x)):
-        if distance[k] > 0 and change[k].isfinite():
-            bound = bound_at([x[[k, k - 1]]])
-            rounding = 1e-14 * (y[k].norm() + y[k - 1].norm()) / distance[k]
-            _compare(
-                case, "a difference quotient exceeds the gain", bound, (change[k] / distance[k]).item(),
-                rounding.item(),
-            )  # fmt: skip
+    change = (y - y.roll(1, 0)).norm(dim=1)
+    norms = y.norm(dim=1)
+    quotients, rounding = change / distance, 1e-14 * (norms + norms.roll(1)) / distance
+    told = ((distance > 0) & change.isfinite()).nonzero().flatten()
+    bounds = bounds_of(torch.maximum(sizes, sizes.roll(1, 0))[told])
+    for bound, quotient, allowed in zip(bounds, quotients[told].tolist(), rounding[told].tolist(), strict=True):
+        _compare(case, "a difference quotient exceeds the gain", bound, quotient, allowed)
 
 
 def _require_shape(case: Case) -> None:
@@ -221,15 +219,15 @@ def size_of(quantity: Quantity, values: Tensor) -> Tensor:
 
 
 def _values(case: Case) -> Found:
-    claim, bound_at = _claimed(case)
+    claim, bounds_of = _claimed(case)
     inputs = _start(case)
     inputs = [torch.cat([x, _FAR * x[:2]]) for x in inputs]
     found = size_of(case.registered.quantity, case.forward(*inputs))
     best = -1.0
-    for k in found.isfinite().nonzero().flatten().tolist():
-        bound = bound_at([x[k : k + 1] for x in inputs])
-        _compare(case, f"the {case.registered.quantity} is exceeded", bound, found[k].item())
-        best = max(best, found[k].item() / bound if bound > 0 else 0.0)
+    for bound, value in zip(bounds_of(_sizes(case, inputs)), found.tolist(), strict=True):
+        if math.isfinite(value):
+            _compare(case, f"the {case.registered.quantity} is exceeded", bound, value)
+            best = max(best, value / bound if bound > 0 else 0.0)
     if best < 0:
         raise NotApplicableError("every value overflows")
     return Found(best, claim.relation)
@@ -262,9 +260,11 @@ def _slopes(case: Case) -> Found:
 
 
 def _compare(case: Case, cause: str, bound: float, estimate: float, rounding: float = 0.0) -> None:
+    if estimate <= bound:  # and a bound that is no number bounds nothing
+        return
     largest = max((t.abs().max().item() for held in case.tensors for t in held.values() if t.numel()), default=1.0)
     allowed = _CANCELLATION * largest if math.isfinite(largest) else 0.0
-    if not estimate <= bound * (1 + ROUNDING) + allowed + rounding:  # a bound that is no number bounds nothing
+    if not estimate <= bound * (1 + ROUNDING) + allowed + rounding:
         case.fail("sound", cause, bound, estimate)
 
 
