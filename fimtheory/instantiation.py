@@ -32,7 +32,7 @@ from fimtheory.graph import LayerGraph
 from fimtheory.registry import Site, require_rule
 from fimtheory.weights import check_weights, read_weights
 
-__all__ = ["GraphModule", "graph_parameters", "instantiate", "random_weights"]
+__all__ = ["GraphModule", "draw_weights", "graph_parameters", "instantiate", "random_weights"]
 
 
 def instantiate(
@@ -131,8 +131,13 @@ def random_weights(graph: LayerGraph, seed: int) -> dict[str, Tensor]:
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise WeightsError(f"seed is {seed!r}; expected a whole number from 0 to 2^63 - 1")
+    return draw_weights(graph_parameters(graph), seed)
+
+
+def draw_weights(parameters: Mapping[str, Parameter], seed: int) -> dict[str, Tensor]:
+    """Return what ``random_weights`` does, of a graph with these parameters."""
     generator = torch.Generator().manual_seed(seed)
-    return {key: _draw(parameter, generator) for key, parameter in graph_parameters(graph).items()}
+    return {key: _draw(parameter, generator) for key, parameter in parameters.items()}
 
 
 @final

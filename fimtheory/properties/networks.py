@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fimtheory.claims import Quantity
 from fimtheory.graph import LayerGraph
-from fimtheory.instantiation import random_weights
+from fimtheory.instantiation import draw_weights, graph_parameters
 from fimtheory.layers import PReLU
 from fimtheory.registry import Site, require_rule
 
@@ -33,7 +33,8 @@ def activations(graph: LayerGraph, weights: Weights, x: Tensor) -> dict[str, Ten
 
 def random_networks(graph: LayerGraph, seeds: int) -> dict[str, Tensor]:
     """Stack the weights of ``seeds`` random networks of the ensemble, in float64, along a new first dimension."""
-    states = [random_weights(graph, seed) for seed in range(seeds)]
+    parameters = graph_parameters(graph)
+    states = [draw_weights(parameters, seed) for seed in range(seeds)]
     stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
     networks = {key: t.double() if t.dtype.is_floating_point else t for key, t in stacked.items()}
     return networks or {"": torch.zeros(seeds)}  # no weights: as many equal networks
