@@ -42,20 +42,9 @@ def require_consequence(claim: Statement, premises: Sequence[Statement]) -> None
     wanted = reals.relation(claim)
     facts = [*known, *reals.signs]
     for must, what, meaning in reals.partial:  # inner terms first: each is known to exist before it is used
-        _refute(facts, z3.Not(must), f"{what} does not follow from the premises")
+        reals.require(facts, must, f"{what} does not follow from the premises")
         facts += meaning
-    _refute(facts, z3.Not(wanted), f"{claim} does not follow from the premises by arithmetic")
-
-
-def _refute(facts: list[Any], negation: Any, message: str) -> None:
-    solver = z3.Solver()
-    solver.set("rlimit", _EFFORT)
-    solver.add(*facts, negation)
-    found = solver.check()
-    if found == z3.sat:
-        raise CheckError(message)
-    if found != z3.unsat:
-        raise CheckError(f"{message}, or z3 cannot tell: make the step smaller")
+    reals.require(facts, wanted, f"{claim} does not follow from the premises by arithmetic")
 
 
 class _Reals:
@@ -131,6 +120,19 @@ class _Reals:
             elif expression.is_negative:
                 self.signs.append(unknown < 0)
         return unknown
+
+    def require(self, facts: list[Any], wanted: Any, message: str) -> None:
+        """Refuse what the facts do not imply, with numbers for which they hold and it does not."""
+        solver = z3.Solver()
+        solver.set("rlimit", _EFFORT)
+        solver.add(*facts, z3.Not(wanted))
+        found = solver.check()
+        if found == z3.sat:
+            values = ((name, solver.model()[unknown]) for name, unknown in self._unknowns.items())
+            told = ", ".join(f"{name} = {value.as_decimal(4)}" for name, value in values if value is not None)
+            raise CheckError(f"{message}; they allow {told}".replace("?", "...") if told else message)
+        if found != z3.unsat:
+            raise CheckError(f"{message}, or z3 cannot tell: make the step smaller")
 
     def _fresh(self, expression: sympy.Expr) -> Any:
         if expression not in self._unknowns:
