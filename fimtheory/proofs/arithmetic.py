@@ -122,15 +122,15 @@ class _Reals:
         return unknown
 
     def require(self, facts: list[Any], wanted: Any, message: str) -> None:
-        """Refuse what the facts do not imply, with numbers for which they hold and it does not."""
+        """Refuse what the facts do not imply, with values of the terms for which they hold and it does not."""
         solver = z3.Solver()
         solver.set("rlimit", _EFFORT)
         solver.add(*facts, z3.Not(wanted))
         found = solver.check()
         if found == z3.sat:
             values = ((name, solver.model()[unknown]) for name, unknown in self._unknowns.items())
-            told = ", ".join(f"{name} = {value.as_decimal(4)}" for name, value in values if value is not None)
-            raise CheckError(f"{message}; they allow {told}".replace("?", "...") if told else message)
+            told = ", ".join(f"{name} = {value.as_decimal(9)}" for name, value in values if value is not None)
+            raise CheckError(f"{message}; as far as it knows these terms, they could be {told}" if told else message)
         if found != z3.unsat:
             raise CheckError(f"{message}, or z3 cannot tell: make the step smaller")
 

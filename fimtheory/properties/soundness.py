@@ -24,12 +24,12 @@ ROUNDING = 1e-9
 """Relative rounding allowed to float64 values that a claim is compared with."""
 _CANCELLATION = 1e-12
 """Rounding allowed relative to the largest weight: what is left where everything cancels."""
+_UNDONE = 1e-13
+"""The same, relative to the product of the norms of the layers' Jacobians, where one layer of a run undoes another."""
 TIGHT = 0.9
 """How much of an exact gain the search must reach."""
 _LINEAR = 0.5
 """How much of it a linear layer must reach in every case: certified norms of large kernels are a little above."""
-_UNDONE = 1e-13
-"""The same, relative to the product of the norms of the layers' Jacobians, where one layer of a run undoes another."""
 _LEAST = 1e-290
 """Certified norms below it are rounded up to a normal number."""
 _FAR = 1e3
@@ -157,7 +157,7 @@ def _undone(case: Case, inputs: list[Tensor]) -> float:
     for function in case.functions(case.tensors):
         product *= spectral_norms(batched_jacobians(function, inputs)[0])[0].item()
         inputs = [function(*inputs)]
-    return product
+    return product if math.isfinite(product) else 0.0
 
 
 def _quotients(
