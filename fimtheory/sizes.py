@@ -14,10 +14,11 @@ import sympy
 
 from fimtheory.errors import ShapeError, SymbolicSizeError
 from fimtheory.graph import MAX_SIZE
-from fimtheory.layers import Shape, Size
+from fimtheory.layers import Layer, Shape, Size
 from fimtheory.registry import Site
 
 __all__ = [
+    "adds_windows",
     "checked_dim",
     "checked_dims",
     "checked_number",
@@ -198,3 +199,16 @@ def windows(
             f"{padding}; use a larger input"
         )
     return int(count) if count.is_Integer else count
+
+
+def adds_windows(layer: Layer) -> bool:
+    """Whether the output padding of a transposed convolution may make room for windows that no input belongs to.
+
+    >>> from fimtheory.layers import Conv1d, ConvTranspose1d
+    >>> wide = ConvTranspose1d(1, 1, (2,), dilation=(3,), output_padding=(1,))
+    >>> adds_windows(wide), adds_windows(Conv1d(1, 1, (2,)))
+    (True, False)
+    """
+    added: Any = getattr(layer, "output_padding", ())
+    stride: Any = getattr(layer, "stride", ()) if added else ()
+    return not all(sympy.sympify(s - o).is_positive for o, s in zip(added, stride, strict=True))

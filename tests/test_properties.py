@@ -237,3 +237,34 @@ def test_what_is_left_where_a_norm_removes_all_that_attention_reads_is_no_failur
     run = (layers.LayerNorm(2, eps), layers.MultiHeadSelfAttention(2, 1, bias=False))
     case = Case(rule, run, ((4, 2),), ("ones",), 12)  # the projections read the mean, which is zero
     assert properties.sound(case).relation is Relation.LE
+
+
+def test_a_flat_part_of_a_function_is_not_taken_for_all_of_it():
+    case = Case("gain[Hardtanh]", (layers.Hardtanh(-3.0, -1.0),), ((4,),), ("normal",), 362879)
+    assert properties.sound(case).ratio <= 1
+
+
+def test_a_shift_that_leaves_no_digit_of_what_it_shifts_is_no_failure():
+    run = (layers.LayerNorm(3, 1e-5), layers.MultiHeadSelfAttention(3, 1, bias=False))
+    rule, styles = "gain[LayerNorm, MultiHeadSelfAttention]", ("normal", "huge", "normal")  # a shift of 1e40
+    assert properties.composes(Case(rule, run, ((6, 3),), styles)).ratio is None
+
+
+def test_a_norm_that_is_rounded_up_to_a_normal_number_does_not_scale():
+    case = Case("gain[GroupNorm]", (layers.GroupNorm(1, 4),), ((4,),), ("denormal",))
+    torch.set_flush_denormal(False)
+    try:
+        with pytest.raises(properties.NotApplicableError, match="however small the weight"):
+            properties.scales(case)
+    finally:
+        torch.set_flush_denormal(True)  # as tests/conftest.py has it
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.Softmax(), layers.ConvTranspose1d(1, 1, (2,), padding=(2,), dilation=(3,), output_padding=(1,))],
+)
+def test_an_equality_is_claimed_only_where_it_is_reached(layer):
+    shape = (1,) if isinstance(layer, layers.Softmax) else (1, 2)
+    claim = registry.find_rule((type(layer),), GAIN).claim(registry.Site.of(layer, inputs=(shape,), node="f"))
+    assert claim.relation is Relation.LE

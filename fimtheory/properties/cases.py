@@ -27,8 +27,10 @@ from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Rule, Site, find_measure, require_rule, rule_named
 from fimtheory.strategies import STYLES, runs, styled
 
-__all__ = ["Case", "Found", "NotApplicableError", "cases", "layers_of", "upper"]
+__all__ = ["LEAST", "Case", "Found", "NotApplicableError", "cases", "layers_of", "upper"]
 
+LEAST = 1e-290
+"""Certified norms below it are rounded up to a normal number, and may be larger than the weights."""
 _MOST_OUTPUTS = 128
 """Most entries of an output: a dense Jacobian costs one pass for each."""
 

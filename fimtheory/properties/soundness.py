@@ -14,8 +14,8 @@ from torch import Tensor
 from fimtheory.balls import ball, evaluated
 from fimtheory.claims import VALUE_BOUNDS, Claim, Quantity, Relation
 from fimtheory.expressions import nonnegative
-from fimtheory.properties.cases import Case, Found, NotApplicableError, upper
-from fimtheory.properties.truths import batched_jacobians, spectral_norms
+from fimtheory.properties.cases import LEAST, Case, Found, NotApplicableError, upper
+from fimtheory.properties.truths import batched_jacobians, rounding, spectral_norms
 from fimtheory.strategies import INPUT_STYLES, input_in_style
 
 __all__ = ["ROUNDING", "TIGHT", "size_of", "sound"]
@@ -24,14 +24,10 @@ ROUNDING = 1e-9
 """Relative rounding allowed to float64 values that a claim is compared with."""
 _CANCELLATION = 1e-12
 """Rounding allowed relative to the largest weight: what is left where everything cancels."""
-_UNDONE = 1e-13
-"""The same, relative to the product of the norms of the layers' Jacobians, where one layer of a run undoes another."""
 TIGHT = 0.9
 """How much of an exact gain the search must reach."""
 _LINEAR = 0.5
 """How much of it a linear layer must reach in every case: certified norms of large kernels are a little above."""
-_LEAST = 1e-290
-"""Certified norms below it are rounded up to a normal number."""
 _FAR = 1e3
 """Factor of inputs that are so large that no eps matters beside them."""
 _ROUNDS = 2
@@ -81,26 +77,38 @@ def _gain(case: Case) -> Found:
         bounds, estimates = bounds_of(sizes), found.tolist()
         for k in usable.nonzero().flatten().tolist():
             bound, estimate = bounds[k], estimates[k]
-            rounding = _undone(case, [x[k : k + 1] for x in inputs]) if estimate > bound else 0.0
-            _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate, rounding)
+            off = 0.0
+            if estimate > bound and len(case.layers) > 1:
+                off = rounding(case.functions(case.tensors), inputs[0][k : k + 1])
+            _compare(case, "the norm of the Jacobian exceeds the gain", bound, estimate, off)
             ratios[k] = estimate / bound if bound > 0 and math.isfinite(bound) else 0.0
             if ratios[k] > best:
                 best, worst = ratios[k].item(), (bound, estimate)
         if not maps and case.token_variance is None:  # domains must be convex
             _quotients(case, inputs[0], sizes, bounds_of, usable)
-        if usable.sum() > 1 and found[usable].amax() <= found[usable].amin() * (1 + ROUNDING) and not case.joint:
+        if not case.joint and _is_affine(case, inputs[0][usable]):
             if number == 0:  # later inputs are near one another
                 _require_attained(case, claim, *worst)
-            break  # a linear map: the same everywhere
+            break  # the Jacobian is the same everywhere
         inputs = _ascend(case, inputs, ratios)
     if best < 0:
         raise NotApplicableError("the Jacobian is not finite at any input that was tried, or no input is admitted")
     return Found(best if worst[0] > 0 else None, claim.relation)
 
 
+def _is_affine(case: Case, x: Tensor) -> bool:
+    """Whether the map takes the middle of every two inputs that follow one another to the middle of their values."""
+    if len(x) < 2:
+        return False
+    y, middle = case.forward(x), case.forward((x + x.roll(1, 0)) / 2)
+    size = (y.abs() + y.roll(1, 0).abs()).flatten(1).amax(1)
+    apart = (middle - (y + y.roll(1, 0)) / 2).abs().flatten(1).amax(1)
+    return bool((apart <= ROUNDING * size).all())
+
+
 def _require_attained(case: Case, claim: Claim, bound: float, estimate: float) -> None:
-    """Of a linear map a claim that is an equality must be attained in every case, not in some."""
-    if claim.relation is Relation.EQ and _LEAST < bound < math.inf and estimate < _LINEAR * bound:
+    """Of an affine map a claim that is an equality must be attained in every case, not in some."""
+    if claim.relation is Relation.EQ and LEAST < bound < math.inf and estimate < _LINEAR * bound:
         case.fail("sound", "the Jacobian is the same everywhere, and its norm is below the equality", bound, estimate)
 
 
@@ -149,17 +157,6 @@ def _norms(case: Case, inputs: list[Tensor], maps: list[Tensor]) -> Tensor:
     return spectral_norms(jacobians[0])
 
 
-def _undone(case: Case, inputs: list[Tensor]) -> float:
-    """Return how much of a run's Jacobian at an input is rounding, as where a norm removes all that a layer reads."""
-    if len(case.layers) == 1:
-        return 0.0
-    product = _UNDONE
-    for function in case.functions(case.tensors):
-        product *= spectral_norms(batched_jacobians(function, inputs)[0])[0].item()
-        inputs = [function(*inputs)]
-    return product if math.isfinite(product) else 0.0
-
-
 def _quotients(
     case: Case, x: Tensor, sizes: Tensor, bounds_of: Callable[[Tensor], list[float]], usable: Tensor
 ) -> None:
@@ -171,10 +168,10 @@ def _quotients(
     distance = (x - x.roll(1, 0)).flatten(1).norm(dim=1)
     change = (y - y.roll(1, 0)).norm(dim=1)
     norms = y.norm(dim=1)
-    quotients, rounding = change / distance, 1e-14 * (norms + norms.roll(1)) / distance
+    quotients, off = change / distance, 1e-14 * (norms + norms.roll(1)) / distance
     told = ((distance > 0) & change.isfinite()).nonzero().flatten()
     bounds = bounds_of(torch.maximum(sizes, sizes.roll(1, 0))[told])
-    for bound, quotient, allowed in zip(bounds, quotients[told].tolist(), rounding[told].tolist(), strict=True):
+    for bound, quotient, allowed in zip(bounds, quotients[told].tolist(), off[told].tolist(), strict=True):
         _compare(case, "a difference quotient exceeds the gain", bound, quotient, allowed)
 
 
@@ -259,12 +256,12 @@ def _slopes(case: Case) -> Found:
 # ---- comparing --------------------------------------------------------------------------------------------------
 
 
-def _compare(case: Case, cause: str, bound: float, estimate: float, rounding: float = 0.0) -> None:
+def _compare(case: Case, cause: str, bound: float, estimate: float, off: float = 0.0) -> None:
     if estimate <= bound:  # and a bound that is no number bounds nothing
         return
     largest = max((t.abs().max().item() for held in case.tensors for t in held.values() if t.numel()), default=1.0)
     allowed = _CANCELLATION * largest if math.isfinite(largest) else 0.0
-    if not estimate <= bound * (1 + ROUNDING) + allowed + rounding:
+    if not estimate <= bound * (1 + ROUNDING) + allowed + off:
         case.fail("sound", cause, bound, estimate)
 
 

@@ -15,7 +15,7 @@ from fimtheory.evaluation import Evaluation, Row
 from fimtheory.graph import LayerGraph
 from fimtheory.instantiation import GraphModule, instantiate
 from fimtheory.properties.networks import activations
-from fimtheory.properties.truths import Function, jacobian, norm
+from fimtheory.properties.truths import Function, jacobian, norm, rounding
 
 __all__ = ["exceeded_steps", "exceeds", "fragment_module"]
 
@@ -65,7 +65,20 @@ def exceeded_steps(
                     truth = norm(jac)
                     found = 2 * math.log10(truth) if truth > 0 else -math.inf
                     if exceeds(found, 2 * row.log10, 2 * row.log10):
-                        yield row, found / 2
+                        off = _off(graph, weights, source, between, values[source])
+                        if truth > off and exceeds(2 * math.log10(truth - off), 2 * row.log10, 2 * row.log10):
+                            yield row, found / 2
+
+
+def _off(graph: LayerGraph, weights: Weights, source: str, between: tuple[str, ...], x: Tensor) -> float:
+    """Return the rounding of the Jacobian of nodes that follow one another; 0 where they branch."""
+    sources = (source, *between[:-1])
+    if any(graph.inputs(name) != (before,) for name, before in zip(between, sources, strict=True)):
+        return 0.0
+    functions = [
+        fragment_module(graph, weights, before, (name,)) for name, before in zip(between, sources, strict=True)
+    ]
+    return rounding(functions, x[None])
 
 
 def _log10_size(quantity: Quantity, value: Tensor) -> float:

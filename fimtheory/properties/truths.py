@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-__all__ = ["ascend", "batched_jacobians", "jacobian", "lam_from", "log10_lam", "norm", "single", "spectral_norms"]
+__all__ = [
+    "ascend", "batched_jacobians", "jacobian", "lam_from", "log10_lam", "norm", "rounding", "single", "spectral_norms",
+]  # fmt: skip
 
 Function = Callable[..., Tensor]
+
+_LAST_DIGITS = 2.0**-52
 
 
 def batched_jacobians(function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -76,6 +81,25 @@ def norm(matrix: Tensor) -> float:
     """Largest singular value."""
     size = matrix.abs().max().item() if matrix.numel() else 0.0
     return size * torch.linalg.matrix_norm(matrix / size, 2).item() if size > 0 else 0.0
+
+
+def rounding(functions: Sequence[Function], x: Tensor) -> float:
+    """Return how far the Jacobian of functions one after another, at a batch of one, may be off by rounding.
+
+    Ten times what it changes by when the values that each passes on change in their last digits: much where one removes
+    what another needs, as a large shift removes the digits of what is shifted.
+    """
+
+    def through(v: Tensor, k: int) -> Tensor:
+        generator = torch.Generator().manual_seed(k)
+        for function in functions:
+            v = function(v)
+            v = v * (1 + k * _LAST_DIGITS * torch.randn(v.shape, generator=generator, dtype=v.dtype))
+        return v
+
+    usual, *others = (batched_jacobians(partial(through, k=k), [x])[0][0] for k in range(4))
+    change = max(norm(other - usual) for other in others)
+    return 10 * change if math.isfinite(change) else 0.0
 
 
 def ascend(

@@ -12,7 +12,7 @@ from fimtheory.ensemble import Initial, Parameter, Parameters, scale_and_shift
 from fimtheory.errors import ShapeError
 from fimtheory.layers import Shape
 from fimtheory.registry import Site, rule
-from fimtheory.sizes import checked_number, checked_size, expect
+from fimtheory.sizes import adds_windows, checked_number, checked_size, expect
 from fimtheory.symmetry import Symmetry
 
 __all__ = ["batch_norm_gain", "folded_batch_norm_gain"]
@@ -66,7 +66,8 @@ def folded_batch_norm_gain(site: Site) -> Claim:
         )
         return Claim(Relation.EQ, parts[0].symbol * parts[1].symbol, _REFERENCE, measured=parts)
     norm = site.measured("operator norm")
-    return Claim(Relation.EQ, norm.symbol, _REFERENCE, measured=(norm,))
+    relation = Relation.LE if adds_windows(site.layers[0]) else Relation.EQ
+    return Claim(relation, norm.symbol, _REFERENCE, measured=(norm,))
 
 
 def initial_batch_norm_variance(site: Site) -> Claim:

@@ -12,7 +12,7 @@ from fimtheory.ensemble import Parameters, weight_and_bias
 from fimtheory.errors import ShapeError
 from fimtheory.layers import Shape, Size
 from fimtheory.registry import Site, rule
-from fimtheory.sizes import checked_size, checked_sizes, expect, input_shape, quotient, windows
+from fimtheory.sizes import adds_windows, checked_size, checked_sizes, expect, input_shape, quotient, windows
 from fimtheory.symmetry import Symmetry
 
 __all__ = ["convolution_gain", "convolution_jacobian_variance"]
@@ -34,14 +34,16 @@ def convolution_gain(site: Site) -> Claim:
     """Gain of a convolution, or of a transposed one: the norm of its linear part.
 
     Statement: ``Lip(x -> A x + b) = ||A||_2``; a transposed convolution has the norm of the convolution with the same
-    kernel that maps its outputs to its inputs.  Conditions: none.  Proof: ``||A x - A y|| <= ||A|| ||x - y||``, with
+    kernel that maps its outputs to its inputs, or less where output padding makes room for one more window, which is
+    not among the inputs.  Conditions: none.  Proof: ``||A x - A y|| <= ||A|| ||x - y||``, with
     equality for x - y along a right singular vector; adjoints have equal norms.
 
     >>> convolution_gain(Site.of(layers.Conv1d(3, 2, (5,)), inputs=((3, 8),), node="conv")).expression
     conv
     """
     norm = site.measured("operator norm")
-    return Claim(Relation.EQ, norm.symbol, _SYMBOL, measured=(norm,))
+    relation = Relation.LE if adds_windows(site.layer) else Relation.EQ
+    return Claim(relation, norm.symbol, _SYMBOL, measured=(norm,))
 
 
 @rule(layers.Conv1d, quantity=Quantity.JACOBIAN_VARIANCE, reference=_WEIGHTS)

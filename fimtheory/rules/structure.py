@@ -78,7 +78,7 @@ def same_token_norm(site: Site) -> Claim:
 
 @rule(layers.Softmax, quantity=Quantity.GAIN, reference=Reference("nair2025", "theorem 1"))
 def softmax_gain(site: Site) -> Claim:
-    """``Lip(x -> softmax(x / tau)) = 1 / (2 tau)``.
+    """``Lip(x -> softmax(x / tau)) = 1 / (2 tau)``; of a single entry it is constant, and that an upper bound.
 
     Conditions: tau > 0.  Proof: the Jacobian is S_p / tau and ``||S_p|| <= 1/2``: for unit u, ``u^T S_p u`` is the
     variance of a variable with range at most sqrt(2), at most 2/4 (Popoviciu).
@@ -87,7 +87,9 @@ def softmax_gain(site: Site) -> Claim:
     1/2
     """
     tau = sympy.Rational(site.layer.temperature)
-    return Claim(Relation.EQ, 1 / (2 * tau), Reference("nair2025", "theorem 1"))
+    entries = site.inputs[0][-1]
+    relation = Relation.EQ if isinstance(entries, int) and entries > 1 else Relation.LE
+    return Claim(relation, 1 / (2 * tau), Reference("nair2025", "theorem 1"))
 
 
 @rule(layers.Softmax, quantity=Quantity.JACOBIAN_VARIANCE, reference=Reference("nair2025", "theorem 1"))
