@@ -27,9 +27,9 @@ from fimtheory.measures import Place, measured_value
 from fimtheory.registry import Rule, Site, find_measure, require_rule, rule_named
 from fimtheory.strategies import STYLES, runs, styled
 
-__all__ = ["LEAST", "Case", "Found", "NotApplicableError", "cases", "layers_of", "upper"]
+__all__ = ["Case", "Found", "NotApplicableError", "cases", "layers_of", "upper"]
 
-LEAST = 1e-290
+_LEAST = 1e-290
 """Certified norms below it are rounded up to a normal number, and may be larger than the weights."""
 _MOST_OUTPUTS = 128
 """Most entries of an output: a dense Jacobian costs one pass for each."""
@@ -162,6 +162,10 @@ class Case:
                 raise NotApplicableError(f"a measure is beyond float64: {error}") from None
             found[each.symbol] = value if find_measure(each.kind).exact else value.abs_upper()
         return found
+
+    def is_tiny(self, claim: Claim) -> bool:
+        """Whether a measured norm is so small that it may have been rounded up to a normal number."""
+        return any(0 < value < _LEAST for value in self.measured(claim).values())
 
     def fail(self, prop: str, cause: str, bound: float = float("nan"), estimate: float = float("nan")) -> NoReturn:
         """Raise the error of a property that does not hold."""

@@ -15,7 +15,7 @@ from fimtheory.errors import FimTheoryError
 from fimtheory.expressions import nonnegative, size_symbol
 from fimtheory.layers import Layer, Shape
 from fimtheory.monotone import Direction, direction
-from fimtheory.properties.cases import LEAST, Case, Found, NotApplicableError, upper
+from fimtheory.properties.cases import Case, Found, NotApplicableError, upper
 from fimtheory.properties.truths import batched_jacobians
 from fimtheory.registry import Site, find_measure, require_rule
 
@@ -78,9 +78,9 @@ def scales(case: Case) -> Found:
     allowed = _AGREEMENT * usual.abs().max() * _FACTOR
     if not usual.isfinite().all() or usual.abs().max() == 0 or (larger - _FACTOR * usual).abs().max() > allowed:
         raise NotApplicableError("the layer is not linear in its first weight, or its Jacobian is zero or overflows")
-    before, after = (upper(claim.expression, case.measured(claim, held)) for held in (case.tensors, scaled))
-    if before <= LEAST:
+    if case.is_tiny(claim):
         raise NotApplicableError("no norm is told below the smallest normal number, however small the weight")
+    before, after = (upper(claim.expression, case.measured(claim, held)) for held in (case.tensors, scaled))
     if abs(after - _FACTOR * before) > _AGREEMENT * abs(after):
         case.fail("scales", "four times the weight gives four times the Jacobian but another claim", 4 * before, after)
     return Found()
