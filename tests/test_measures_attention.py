@@ -97,3 +97,19 @@ def test_a_flushed_projection_times_a_huge_one_stays_in_the_bound(flush):
     assert lam > 18
     with flushing(flush):
         assert ft.evaluate(ft.derive(graph), module).log10 >= lam
+
+
+def test_a_coupling_behind_a_norm_of_two_features_is_at_most_that_without_balancing():
+    attention, norm = layers.MultiHeadSelfAttention(2, 2, bias=False), layers.LayerNorm(2, 1e-5)
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        scale, rows, output = (torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in (1, 6, 2))
+        tensors = {"in_proj_weight": rows, "out_proj.weight": output}
+        of_norm = {"weight": scale[0], "bias": torch.zeros(2, dtype=torch.float64)}
+        place = Place((norm, attention), (of_norm, tensors), (3, 2), ("n", "mha"))
+        centred = rows * scale @ (torch.eye(2, dtype=torch.float64) - 0.5)  # all rows are multiples of (1, -1)
+        query, key, value = centred.split(2)
+        left = torch.cat([output[:, [h]] @ value[[h]] for h in range(2)], 1)
+        right = torch.cat([key[[h]].T @ query[[h]] for h in range(2)])
+        found = upper_float(measured_value("logit coupling", place)[0])
+        assert found <= norm_of(left) * norm_of(right) * (1 + 1e-7)

@@ -170,9 +170,10 @@ def _balanced(left: Sequence[Approximation], right: Sequence[Approximation]) -> 
 
 
 def _log2(matrix: Approximation) -> float:
-    """Estimate of the norm's logarithm, by the power method."""
+    """Estimate of the norm's logarithm, by the power method from the longest row, whose image is not zero."""
     values = matrix.values
-    v = values.abs().sum(0)
+    v = values[values.norm(dim=1).argmax()]
+    v = v / v.norm().clamp_min(1e-300)
     for _ in range(_ITERATIONS):
         w = values @ v
         v = values.T @ (w / w.norm().clamp_min(1e-300))
